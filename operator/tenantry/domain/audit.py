@@ -1,0 +1,53 @@
+"""What the audit log keeps: one entry per change that matters."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One row: who did what to which object, before and after, and when.
+
+    `identity` names the change itself (for example ``<uid>/spec/3``), so that recording it again after a
+    crash adds nothing. `before` and `after` are JSON objects, or None where there was or is nothing.
+    """
+
+    identity: str
+    at: datetime
+    actor: str
+    action: str
+    kind: str
+    name: str
+    uid: str
+    tenant: str | None = None
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+    message: str = field(default="")
+
+
+def digest(value: Any) -> str:
+    """Return 16 hexadecimal digits that stand for a JSON value, the same for the same value everywhere."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def actor_of(managed_fields: list[dict[str, Any]], *, ours: str) -> str:
+    """Return who wrote an object last, by its managedFields: the newest writer of anything but status.
+
+    The API server records a field manager (``kubectl-client-side-apply``, ``argocd-controller``), not a
+    user; where nobody but the operator (`ours`, a prefix) wrote, the answer is ``unknown``.
+    """
+    writers = [
+        entry
+        for entry in managed_fields
+        if entry.get("subresource") != "status" and not str(entry.get("manager", "")).startswith(ours)
+    ]
+    if not writers:
+        return "unknown"
+    newest = max(writers, key=lambda entry: str(entry.get("time", "")))
+    return str(newest.get("manager", "unknown"))

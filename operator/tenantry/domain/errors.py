@@ -1,0 +1,32 @@
+"""The two ways in which a part of a reconcile ends early on purpose.
+
+    PartError
+    ├── Stalled   the user must act: retrying alone changes nothing
+    └── Retry     it will be tried again, after a delay
+
+Anything else that is raised is a bug or a fault of the environment; the work queue retries it with back-off.
+They become conditions in one place, `domain.conditions`.
+"""
+
+from __future__ import annotations
+
+
+class PartError(Exception):
+    """A part could not be brought to its desired state; carries a stable reason and a sentence for people."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class Stalled(PartError):  # noqa: N818 - the kstatus term
+    """The user must act; the message names the field and the next step."""
+
+
+class Retry(PartError):  # noqa: N818 - names what happens next
+    """Tried again after `delay` seconds, or with the queue's back-off when None."""
+
+    def __init__(self, reason: str, message: str, delay: float | None = None) -> None:
+        super().__init__(reason, message)
+        self.delay = delay

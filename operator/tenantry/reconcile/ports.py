@@ -1,0 +1,126 @@
+"""What reconciling needs of the world outside, as Protocols; `adapters` implement them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from tenantry.api.archive import TenantArchive
+from tenantry.api.plan import Plan
+from tenantry.domain.audit import AuditEntry
+from tenantry.domain.claims import TenantClaim
+from tenantry.desired.observed import ChildKey, Observed
+from tenantry.reconcile.result import Key
+
+Manifest = dict[str, Any]
+
+
+class Clock(Protocol):
+    """The time, given from outside so that tests decide it."""
+
+    def now(self) -> datetime:
+        """Return the present moment, aware, in UTC."""
+
+
+class Conflict(Exception):  # noqa: N818
+    """The object changed since it was read (HTTP 409): read again and decide anew."""
+
+
+class Refused(Exception):  # noqa: N818
+    """The API server refuses what was written (HTTP 400, 403, 413, 422); `str()` is its sentence."""
+
+
+class Unavailable(Exception):  # noqa: N818
+    """The API server, or the ledger, could not be reached or is overloaded; `retry_after` seconds if it said."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Objects(Protocol):
+    """Reads and writes on the API server. Every write checks first that this process still leads.
+
+    Raises Conflict, Refused or Unavailable.
+    """
+
+    async def get(self, kind: str, name: str, namespace: str = "") -> Manifest | None:
+        """Read one object as it is now; None where there is none."""
+
+    async def apply(self, manifest: Manifest, *, manager: str = "tenantry") -> Manifest:
+        """Server-side apply, forced; returns the object as stored."""
+
+    async def apply_status(self, manifest: Manifest, *, manager: str = "tenantry") -> Manifest:
+        """Server-side apply on the status subresource; returns the object as stored."""
+
+    async def replace(self, manifest: Manifest) -> Manifest:
+        """Replace the object; `metadata.resourceVersion` is the condition."""
+
+    async def set_finalizers(self, manifest: Manifest, finalizers: Sequence[str]) -> Manifest | None:
+        """Set `metadata.finalizers` of the object as read (its uid and resourceVersion are the condition).
+
+        Returns the object as stored, None where it went away meanwhile.
+        """
+
+    async def delete(self, kind: str, name: str, namespace: str = "", *, uid: str, resource_version: str | None = None) -> None:
+        """Delete that very object; one that is gone, or another by the same name, is no error."""
+
+    async def emit(self, about: Manifest, reason: str, message: str, *, warning: bool = False) -> None:
+        """Send an Event about an object. Never raises: an Event is a courtesy."""
+
+
+class Observations(Protocol):
+    """What the watches have seen, at least as new as our own last writes."""
+
+    def namespace(self, name: str) -> Observed | None:
+        """Return the namespace by that name."""
+
+    def children(self, namespace: str) -> Mapping[ChildKey, Observed]:
+        """Return all objects in a namespace that carry our label (and revisions by our name)."""
+
+    def cluster_roles(self) -> Mapping[ChildKey, Observed]:
+        """Return the ClusterRoles that carry our label."""
+
+    def plan(self, name: str) -> Plan | None:
+        """Return a Plan."""
+
+    def tenant(self, name: str) -> TenantClaim | None:
+        """Return what is known of one tenant."""
+
+    def claims(self, namespace: str) -> Sequence[TenantClaim]:
+        """Return every tenant that wants this namespace."""
+
+    def tenants_on(self, plan: str) -> Sequence[TenantClaim]:
+        """Return every tenant whose effective plan has that name."""
+
+    def archives_of(self, tenant: str) -> Sequence[TenantArchive]:
+        """Return the archives of former tenants of that name."""
+
+
+class AuditLog(Protocol):
+    """The append-only audit table of the ledger."""
+
+    async def record(self, entries: Sequence[AuditEntry]) -> None:
+        """Append entries; one whose identity is there already adds nothing. Raises Unavailable."""
+
+    async def latest(self, uid: str, action_prefix: str = "") -> AuditEntry | None:
+        """Return the newest entry about an object, None where there is none. Raises Unavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """All that a reconcile is given."""
+
+    objects: Objects
+    seen: Observations
+    audit: AuditLog
+    clock: Clock
+    settings: Any
+    wake: Any
+
+
+__all__ = [
+    "AuditLog", "Clock", "Conflict", "Context", "Iterable", "Key", "Manifest", "Objects", "Observations", "Refused", "Unavailable",
+]
