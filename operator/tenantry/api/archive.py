@@ -1,0 +1,79 @@
+"""TenantArchive: what is kept of a deleted tenant until its retention ends."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from tenantry.api.common import AGE, ApiModel, Column, Definition, Resource, Status, Timestamp
+from tenantry.api.schema import Schema
+from tenantry.api.tenant import Owner, Placement
+
+
+class ArchivePhase(StrEnum):
+    """The life of an archive."""
+
+    KEPT = "Kept"
+    RESTORED = "Restored"
+    PURGED = "Purged"
+
+
+class TenantArchiveSpec(ApiModel):
+    """The deleted tenant, as it was."""
+
+    tenant: Annotated[str, Schema(minLength=1, maxLength=56)]
+    """The name of the deleted Tenant."""
+    tenant_uid: Annotated[str, Schema(minLength=1, maxLength=64)] = Field(alias="tenantUID")
+    """The UID of the deleted Tenant: tells it from a later one of the same name."""
+    owner: Owner
+    """The deleted tenant's contact. A Tenant re-applied with the same address gets its data back."""
+    tenant_spec: Annotated[dict[str, Any], Schema(kubernetes={"preserve-unknown-fields": True})] = Field(
+        default_factory=dict
+    )
+    """The spec of the deleted Tenant, as it was."""
+    namespace: Annotated[str, Schema(maxLength=63)] | None = None
+    """The namespace that is kept."""
+    placement: Placement | None = None
+    """Where the deleted tenant's vectors are kept."""
+    purge_after: Timestamp
+    """When namespace and data are removed for good. May be changed; deleting the TenantArchive means now."""
+
+
+def _known_phase(value: object) -> object:
+    """A phase that a newer operator wrote is no reason to stop reading the object."""
+    return value if value is None or value in list(ArchivePhase) else None
+
+
+class TenantArchiveStatus(Status):
+    """What the operator has made of it."""
+
+    phase: Annotated[ArchivePhase | None, BeforeValidator(_known_phase)] = None
+    """Kept until purgeAfter, Restored by a Tenant that took the data back, or Purged."""
+
+
+class TenantArchive(Resource):
+    """What is kept of a deleted tenant until its retention ends."""
+
+    DEFINITION: ClassVar[Definition] = Definition(
+        plural="tenantarchives",
+        short_names=["ta"],
+        columns=[
+            Column(name="Tenant", type="string", path=".spec.tenant", description="The deleted tenant"),
+            Column(name="Phase", type="string", path=".status.phase", description="Kept, Restored or Purged"),
+            Column(
+                name="Purge-After",
+                type="string",
+                path=".spec.purgeAfter",
+                description="When everything is removed",
+            ),
+            AGE,
+        ],
+    )
+
+    kind: Literal["TenantArchive"] = "TenantArchive"
+    spec: TenantArchiveSpec
+    """The deleted tenant, as it was."""
+    status: TenantArchiveStatus = Field(default_factory=TenantArchiveStatus)
+    """What the operator has made of it."""

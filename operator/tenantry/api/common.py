@@ -1,0 +1,200 @@
+"""What all kinds share: names of the API, metadata, conditions, scalar types."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
+from pydantic.alias_generators import to_camel
+
+from tenantry.api.schema import Rule, Schema, list_map
+
+GROUP = "tenantry.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+CATEGORY = "tenantry"
+
+
+def rfc3339(moment: datetime) -> str:
+    """`moment` (aware) as Kubernetes writes times: UTC, whole seconds, `Z`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+Timestamp = Annotated[
+    AwareDatetime,
+    AfterValidator(lambda moment: moment.astimezone(UTC)),
+    PlainSerializer(rfc3339, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""An aware time in UTC; RFC 3339 with whole seconds in JSON."""
+
+DecimalString = Annotated[
+    Decimal,
+    PlainSerializer(lambda number: format(number, "f"), return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string"}),
+]
+"""An exact decimal number, a string in YAML because YAML's own numbers are floats."""
+
+Quantity = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if isinstance(value, int) else value),
+    WithJsonSchema({"x-kubernetes-int-or-string": True}),
+]
+"""A Kubernetes quantity such as `500m` or `16Gi`; YAML may also give a whole number."""
+
+DnsLabel = Annotated[
+    str,
+    Schema(
+        minLength=1,
+        maxLength=63,
+        rules=[
+            Rule(
+                "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+                "must be a name of a-z, 0-9 and '-', starting and ending with a letter or digit, "
+                "at most 63 characters",
+            )
+        ],
+    ),
+]
+"""A name that also fits a label value."""
+
+Text = Annotated[str, Schema(minLength=1, maxLength=100)]
+"""A short name for people."""
+
+
+class ApiModel(BaseModel):
+    """Base of everything read from the API server: camelCase there, snake_case here, unknown fields
+    ignored."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="ignore",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class ObjectMeta(ApiModel):
+    """The parts of Kubernetes' metadata that the operator uses."""
+
+    name: str
+    namespace: str | None = None
+    uid: str | None = None
+    generation: int | None = None
+    resource_version: str | None = None
+    creation_timestamp: Timestamp | None = None
+    deletion_timestamp: Timestamp | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    finalizers: list[str] = Field(default_factory=list)
+    managed_fields: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class Condition(ApiModel):
+    """One observation about an object, in the shape of Kubernetes' `metav1.Condition`."""
+
+    type: Annotated[str, Schema(minLength=1, maxLength=316)]
+    """What is observed, such as Ready. Programs should look at conditions, not at the phase."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds: True, False or Unknown."""
+    observed_generation: Annotated[int, Schema(format="int64")] | None = None
+    """The metadata.generation that this condition was computed from."""
+    last_transition_time: Timestamp
+    """When the status of this condition changed last."""
+    reason: Annotated[str, Schema(minLength=1, maxLength=1024)]
+    """One CamelCase word for programs: why the status is what it is."""
+    message: Annotated[str, Schema(maxLength=32768)] = ""
+    """A sentence for people: what is the case, and the next step where one is needed."""
+
+
+Conditions = Annotated[list[Condition], list_map("type", max_items=32)]
+
+
+class Status(ApiModel):
+    """What the status of every kind holds."""
+
+    observed_generation: Annotated[int, Schema(format="int64")] = -1
+    """The metadata.generation that this status was computed from; -1 until the operator has seen the
+    object."""
+    conditions: Conditions = Field(default_factory=list)
+    """The latest observations, one per type. Ready sums them up."""
+
+    def condition(self, type_: str) -> Condition | None:
+        """The condition of that type, if there is one."""
+        return next((condition for condition in self.conditions if condition.type == type_), None)
+
+
+class Column(BaseModel):
+    """A column of `kubectl get`; priority 1 shows it only with `-o wide`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    type: Literal["string", "integer", "date"]
+    path: str
+    description: str
+    priority: int = 0
+
+
+class Definition(BaseModel):
+    """What the CustomResourceDefinition of a kind says beyond its schema."""
+
+    model_config = ConfigDict(frozen=True)
+
+    plural: str
+    short_names: list[str]
+    columns: list[Column]
+    status_default: dict[str, Any] | None = None
+
+
+class Resource(ApiModel):
+    """Base of all kinds. `kind` is a Literal in each, so that an object of another kind is not taken for
+    it."""
+
+    DEFINITION: ClassVar[Definition]
+
+    api_version: str = API_VERSION
+    kind: str
+    metadata: ObjectMeta
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+    @property
+    def deleting(self) -> bool:
+        """Somebody has asked for the deletion; finalizers still hold the object."""
+        return self.metadata.deletion_timestamp is not None
+
+
+AGE = Column(
+    name="Age", type="date", path=".metadata.creationTimestamp", description="How long the object has existed"
+)
+
+PENDING_STATUS: dict[str, Any] = {
+    "observedGeneration": -1,
+    "conditions": [
+        {
+            "type": "Ready",
+            "status": "Unknown",
+            "reason": "Pending",
+            "message": "Waiting for the operator",
+            "lastTransitionTime": "1970-01-01T00:00:00Z",
+            "observedGeneration": -1,
+        }
+    ],
+}
+"""The status of an object that the operator has not seen yet; without it, tools take a new object for a
+ready one."""
