@@ -79,6 +79,18 @@ def find(environment: Path) -> dict[str, list[psutil.Process]]:
     return found
 
 
+def keep(environment: Path, part: str, command: Sequence[str], grace: float) -> psutil.Process | None:
+    """Return the process that runs as `part` with exactly this command, having ended any other one."""
+    kept: psutil.Process | None = None
+    for process in find(environment).get(part, []):
+        with suppress(psutil.NoSuchProcess):
+            if kept is None and process.cmdline() == list(command):
+                kept = process
+            else:
+                stop([process], grace)
+    return kept
+
+
 def is_running(process: psutil.Process) -> bool:
     """Tell whether a process is alive; one that ended but was not waited for by its parent is not."""
     with suppress(ChildProcessError):  # not a child of ours, or waited for already
