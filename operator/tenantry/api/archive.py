@@ -5,10 +5,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from tenantry.api.common import AGE, ApiModel, Column, Definition, Resource, Status, Timestamp
-from tenantry.api.schema import Schema
+from tenantry.api.schema import Rule, Schema
 from tenantry.api.tenant import Owner, Placement
 
 
@@ -20,8 +20,27 @@ class ArchivePhase(StrEnum):
     PURGED = "Purged"
 
 
+def _immutable(field: str) -> Rule:
+    path = f"__{field}__" if field == "namespace" else field  # a reserved word in CEL
+    return Rule(
+        f"has(self.{path}) == has(oldSelf.{path}) && (!has(self.{path}) || self.{path} == oldSelf.{path})",
+        f"{field} cannot be changed, it says how the deleted tenant was; only purgeAfter can be changed",
+        field_path=f".{field}",
+        reason="FieldValueForbidden",
+    )
+
+
 class TenantArchiveSpec(ApiModel):
     """The deleted tenant, as it was."""
+
+    model_config = ConfigDict(
+        json_schema_extra=Schema(
+            rules=[
+                _immutable(field)
+                for field in ("tenant", "tenantUID", "owner", "tenantSpec", "namespace", "placement")
+            ]
+        ).keywords
+    )
 
     tenant: Annotated[str, Schema(minLength=1, maxLength=56)]
     """The name of the deleted Tenant."""

@@ -49,9 +49,16 @@ DecimalString = Annotated[
 Quantity = Annotated[
     str,
     BeforeValidator(lambda value: str(value) if isinstance(value, int) else value),
-    WithJsonSchema({"x-kubernetes-int-or-string": True}),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 32}),
 ]
-"""A Kubernetes quantity such as `500m` or `16Gi`; YAML may also give a whole number."""
+"""A Kubernetes quantity such as `500m` or `16Gi`, always a string.
+
+Kubernetes' own int-or-string has no upper length, so rules on a map of them exceed the cost that an API
+server allows.
+"""
+
+DNS_LABEL_PATTERN = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+LABEL_VALUE_PATTERN = "^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 
 DnsLabel = Annotated[
     str,
@@ -60,14 +67,16 @@ DnsLabel = Annotated[
         maxLength=63,
         rules=[
             Rule(
-                "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
-                "must be a name of a-z, 0-9 and '-', starting and ending with a letter or digit, "
-                "at most 63 characters",
+                f"self.matches({DNS_LABEL_PATTERN!r})",
+                "must be a name of a-z, 0-9 and '-' that starts and ends with a letter or digit",
             )
         ],
     ),
 ]
 """A name that also fits a label value."""
+
+Count = Annotated[int, Schema(minimum=0, maximum=10**15, format="int64")]
+"""A quantity of units."""
 
 Text = Annotated[str, Schema(minLength=1, maxLength=100)]
 """A short name for people."""
@@ -91,10 +100,10 @@ class ObjectMeta(ApiModel):
 
     name: str
     namespace: str | None = None
-    uid: str | None = None
-    generation: int | None = None
-    resource_version: str | None = None
-    creation_timestamp: Timestamp | None = None
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = ""
+    creation_timestamp: Timestamp = datetime(1970, 1, 1, tzinfo=UTC)
     deletion_timestamp: Timestamp | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     annotations: dict[str, str] = Field(default_factory=dict)
@@ -156,6 +165,8 @@ class Definition(BaseModel):
     plural: str
     short_names: list[str]
     columns: list[Column]
+    rules: list[Rule] = []
+    """Rules about the whole object; only these see metadata.name."""
     status_default: dict[str, Any] | None = None
 
 

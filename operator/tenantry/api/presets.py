@@ -16,7 +16,7 @@ Temperature = Annotated[
             Rule(
                 r"self.matches('^([01](\\.[0-9]{1,4})?|2(\\.0{1,4})?)$')",
                 'temperature must be a decimal from 0 to 2 in quotes, such as "0.2"',
-                offending="'temperature must be a decimal from 0 to 2, such as \"0.2\", not \"' + self + '\"'",
+                offending="'temperature must be a decimal from 0 to 2, such as \"0.2\", not ' + self",
             )
         ],
     ),

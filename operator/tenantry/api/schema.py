@@ -10,6 +10,8 @@ from pydantic import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+VALIDATIONS = "x-kubernetes-validations"
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -53,12 +55,21 @@ class Schema:
         validations = [rule.manifest() for rule in rules]
         self.keywords: dict[str, Any] = {**keywords, **extensions}
         if validations:
-            self.keywords["x-kubernetes-validations"] = validations
+            self.keywords[VALIDATIONS] = validations
 
     def __get_pydantic_json_schema__(
         self, core: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return {**handler(core), **self.keywords}
+        return merge(handler(core), self.keywords)
+
+
+def merge(schema: Mapping[str, Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """`schema` with `keywords` added; the rules of both hold, of other keywords the added ones."""
+    merged = {**schema, **keywords}
+    rules = [*schema.get(VALIDATIONS, []), *keywords.get(VALIDATIONS, [])]
+    if rules:
+        merged[VALIDATIONS] = rules
+    return merged
 
 
 def list_map(*keys: str, max_items: int) -> Schema:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from tenantry.api.common import (
     AGE,
+    LABEL_VALUE_PATTERN,
     PENDING_STATUS,
     ApiModel,
     Column,
@@ -22,6 +23,38 @@ from tenantry.api.presets import Model, RateLimits, Retrieval
 from tenantry.api.schema import Rule, Schema, list_map, list_set
 
 NAMESPACE_PREFIX = "tenant-"
+
+_NAMESPACE_OF = (
+    "(has({0}.spec.__namespace__) && has({0}.spec.__namespace__.name) ? {0}.spec.__namespace__.name"
+    f" : '{NAMESPACE_PREFIX}' + {{0}}.metadata.name)"
+)
+_LABEL_KEY_PATTERN = (
+    r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
+    r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+)
+
+RULES = [
+    Rule(
+        "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,54}[a-z0-9])?$')",
+        "metadata.name must be at most 56 characters of a-z, 0-9 and '-' and start and end with a letter or "
+        "digit: it becomes part of the namespace's name",
+    ),
+    Rule(
+        f"{_NAMESPACE_OF.format('self')} == {_NAMESPACE_OF.format('oldSelf')}",
+        "spec.namespace.name cannot be changed: keep it as it was (unset means tenant-<name>), "
+        "or create another Tenant",
+        offending="'spec.namespace.name cannot be changed: keep ' + "
+        f"{_NAMESPACE_OF.format('oldSelf')} + ', or create another Tenant'",
+        field_path=".spec.namespace",
+        reason="FieldValueForbidden",
+    ),
+    Rule(
+        "!has(self.spec.members) || self.spec.members.all(m, m.__namespace__ == '' || "
+        f"m.__namespace__ == {_NAMESPACE_OF.format('self')})",
+        "spec.members: a ServiceAccount must be of the tenant's own namespace; remove its namespace",
+        field_path=".spec.members",
+    ),
+]
 
 
 class Role(StrEnum):
@@ -155,29 +188,106 @@ class Overrides(ApiModel):
 class NamespaceSpec(ApiModel):
     """The tenant's namespace."""
 
-    name: DnsLabel | None = None
+    name: (
+        Annotated[
+            DnsLabel,
+            Schema(
+                rules=[
+                    Rule(
+                        "!(self in ['default', 'openshift', 'tenantry-system'] || "
+                        "self.startsWith('kube-') || self.startsWith('openshift-'))",
+                        "namespace.name must not be a namespace of the cluster or the operator (default, "
+                        "kube-*, openshift-*, tenantry-system); choose another or leave it out",
+                        offending="'namespace.name must not be ' + self + ', a namespace of the cluster or "
+                        "the operator; choose another or leave it out'",
+                        reason="FieldValueForbidden",
+                    )
+                ]
+            ),
+        ]
+        | None
+    ) = None
     """The namespace's name; tenant-<name of the Tenant> where unset. It cannot be changed later."""
     adoption: Adoption = Adoption.NEVER
     """Whether an existing namespace may be used: Never, or IfMarked, where its owner has annotated it with
     tenantry.dev/adoptable-by: <name of the Tenant>. An adopted namespace is released at the end, never
     deleted."""
-    labels: dict[str, Annotated[str, Schema(maxLength=63)]] = Field(default_factory=dict)
+    labels: Annotated[
+        dict[str, Annotated[str, Schema(maxLength=63)]],
+        Schema(
+            maxProperties=32,
+            rules=[
+                Rule(
+                    r"self.all(k, !k.matches('^([^/]*\\.)?(kubernetes\\.io|k8s\\.io|tenantry\\.dev)/'))",
+                    "labels must not use keys of kubernetes.io, k8s.io or tenantry.dev, which control the "
+                    "namespace's isolation; use a domain of your own",
+                    reason="FieldValueForbidden",
+                ),
+                Rule(
+                    f"self.all(k, k.size() <= 317 && k.matches('{_LABEL_KEY_PATTERN}'))",
+                    "labels must have keys such as team or example.com/team",
+                ),
+                Rule(
+                    f"self.all(k, self[k].matches('{LABEL_VALUE_PATTERN}'))",
+                    "labels must have values of letters, digits, '-', '_' and '.' that start and end with a "
+                    "letter or digit",
+                ),
+            ],
+        ),
+    ] = Field(default_factory=dict)
     """Labels of your own for the namespace."""
+
+
+def _immutable(name: str) -> Rule:
+    return Rule(
+        "self == oldSelf",
+        f"{name} cannot be changed once set, the stored vectors have it; "
+        "put it back or create another Tenant",
+        reason="FieldValueForbidden",
+    )
 
 
 class VectorStore(ApiModel):
     """The shape of the tenant's vectors."""
 
-    dimensions: Annotated[int, Schema(minimum=1, maximum=16000)]
+    dimensions: Annotated[int, Schema(minimum=1, maximum=16000, rules=[_immutable("dimensions")])]
     """How many dimensions the embeddings have, for example 1536. It cannot be changed later."""
-    metric: Metric = Metric.COSINE
+    metric: Annotated[Metric, Schema(rules=[_immutable("metric")])] = Metric.COSINE
     """How distance is measured: cosine, l2 or innerProduct. It cannot be changed later."""
-    type: VectorType = VectorType.VECTOR
+    type: Annotated[VectorType, Schema(rules=[_immutable("type")])] = VectorType.VECTOR
     """How vectors are stored: vector (4 bytes per dimension) or halfvec (2). It cannot be changed later."""
+
+
+CostCenter = Annotated[
+    str,
+    Schema(
+        maxLength=63,
+        rules=[
+            Rule(
+                f"self != '' && self.matches('{LABEL_VALUE_PATTERN}')",
+                "a cost center must be letters, digits, '-', '_' and '.' that start and end with a letter or "
+                "digit, such as research",
+            )
+        ],
+    ),
+]
 
 
 class TenantSpec(ApiModel):
     """What the customer is promised."""
+
+    model_config = ConfigDict(
+        json_schema_extra=Schema(
+            rules=[
+                Rule(
+                    "!has(oldSelf.vectorStore) || has(self.vectorStore)",
+                    "vectorStore cannot be removed once set, the stored vectors have its shape; put it back",
+                    field_path=".vectorStore",
+                    reason="FieldValueForbidden",
+                )
+            ]
+        ).keywords
+    )
 
     display_name: Text | None = None
     """The customer's name for people. To rename a tenant, change this."""
@@ -185,7 +295,7 @@ class TenantSpec(ApiModel):
     """The customer's contact for billing and notices, who may also restore the tenant after deletion."""
     plan: DnsLabel | None = None
     """The Plan's name, used while no Subscription decides. Unset: the operator's default plan."""
-    cost_centers: Annotated[list[str], list_set(max_items=100)] = Field(default_factory=list)
+    cost_centers: Annotated[list[CostCenter], list_set(max_items=100)] = Field(default_factory=list)
     """The customer's known departments, for chargeback."""
     members: Annotated[list[Member], list_map("kind", "namespace", "name", max_items=200)] = Field(
         default_factory=list
@@ -274,6 +384,7 @@ class Tenant(Resource):
                 priority=1,
             ),
         ],
+        rules=RULES,
         status_default=PENDING_STATUS,
     )
 
