@@ -49,7 +49,17 @@ DecimalString = Annotated[
 Quantity = Annotated[
     str,
     BeforeValidator(lambda value: str(value) if isinstance(value, int) else value),
-    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 32}),
+    WithJsonSchema({"type": "string"}),
+    Schema(
+        minLength=1,
+        maxLength=32,
+        rules=[
+            Rule(
+                "isQuantity(self) && quantity(self).compareTo(quantity('0')) >= 0",
+                'must be a quantity of at least 0, such as "2", 500m or 16Gi',
+            )
+        ],
+    ),
 ]
 """A Kubernetes quantity such as `500m` or `16Gi`, always a string.
 

@@ -1,0 +1,1 @@
+"""Pure builders of everything that a tenant is given: (tenant, plan, ...) -> manifests."""

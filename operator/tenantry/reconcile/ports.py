@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from tenantry.api.archive import TenantArchive
 from tenantry.api.plan import Plan
+from tenantry.desired.network import Surroundings
 from tenantry.domain.audit import AuditEntry
-from tenantry.domain.claims import TenantClaim
-from tenantry.desired.observed import ChildKey, Observed
-from tenantry.reconcile.result import Key
+from tenantry.domain.observed import ChildKey, Observed, TenantClaim
 
 Manifest = dict[str, Any]
 
@@ -33,7 +32,7 @@ class Refused(Exception):  # noqa: N818
 
 
 class Unavailable(Exception):  # noqa: N818
-    """The API server, or the ledger, could not be reached or is overloaded; `retry_after` seconds if it said."""
+    """The API server or the ledger cannot be reached or is overloaded; `retry_after` in seconds, if it said."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -58,14 +57,19 @@ class Objects(Protocol):
     async def replace(self, manifest: Manifest) -> Manifest:
         """Replace the object; `metadata.resourceVersion` is the condition."""
 
-    async def set_finalizers(self, manifest: Manifest, finalizers: Sequence[str]) -> Manifest | None:
-        """Set `metadata.finalizers` of the object as read (its uid and resourceVersion are the condition).
+    async def patch(self, manifest: Manifest, changes: Mapping[str, Any]) -> Manifest | None:
+        """Merge changes into the metadata of the very object read: uid and resourceVersion are the condition.
 
         Returns the object as stored, None where it went away meanwhile.
         """
 
-    async def delete(self, kind: str, name: str, namespace: str = "", *, uid: str, resource_version: str | None = None) -> None:
-        """Delete that very object; one that is gone, or another by the same name, is no error."""
+    async def delete(
+        self, kind: str, name: str, namespace: str = "", *, uid: str, resource_version: str | None = None
+    ) -> None:
+        """Delete that very object; one that is gone, or another by the same name, is no error.
+
+        With a resourceVersion, an object that changed since raises Conflict.
+        """
 
     async def emit(self, about: Manifest, reason: str, message: str, *, warning: bool = False) -> None:
         """Send an Event about an object. Never raises: an Event is a courtesy."""
@@ -79,6 +83,9 @@ class Observations(Protocol):
 
     def children(self, namespace: str) -> Mapping[ChildKey, Observed]:
         """Return all objects in a namespace that carry our label (and revisions by our name)."""
+
+    def deleted(self, namespace: str) -> Collection[ChildKey]:
+        """Return the children that somebody else deleted and that have not come back since."""
 
     def cluster_roles(self) -> Mapping[ChildKey, Observed]:
         """Return the ClusterRoles that carry our label."""
@@ -99,6 +106,25 @@ class Observations(Protocol):
         """Return the archives of former tenants of that name."""
 
 
+class Watcher(Protocol):
+    """Told what a reconcile found, for the metrics."""
+
+    def became_ready(self, seconds: float) -> None:
+        """A tenant is Ready for the first time, so long after its creation."""
+
+    def repaired(self, kind: str) -> None:
+        """A child was put back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the settings decide for every tenant."""
+
+    default_plan: str = "free"
+    around: Surroundings = field(default_factory=Surroundings)
+    archive_history: timedelta = timedelta(days=30)
+
+
 class AuditLog(Protocol):
     """The append-only audit table of the ledger."""
 
@@ -117,10 +143,5 @@ class Context:
     seen: Observations
     audit: AuditLog
     clock: Clock
-    settings: Any
-    wake: Any
-
-
-__all__ = [
-    "AuditLog", "Clock", "Conflict", "Context", "Iterable", "Key", "Manifest", "Objects", "Observations", "Refused", "Unavailable",
-]
+    policy: Policy
+    watch: Watcher

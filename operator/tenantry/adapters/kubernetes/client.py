@@ -1,0 +1,195 @@
+"""A thin JSON client over the Kubernetes library's connection, with the API server's errors as our types.
+
+The generated methods of the library build an object for every field; objects here stay plain JSON, which at
+10,000 tenants is the difference between a second and a minute. Kubeconfigs, tokens and TLS remain the library's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import config
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+
+from tenantry.reconcile.ports import Conflict, Refused, Unavailable
+
+JSON = "application/json"
+MERGE = "application/merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+
+OVERLOADED = frozenset({429, 500, 502, 503, 504})
+ATTEMPTS = 4
+"""How often one request is sent while the API server says that it is overloaded, before the queue backs off."""
+FIRST_PAUSE_SECONDS = 0.25
+LONGEST_PAUSE_SECONDS = 8.0
+REQUEST_TIMEOUT_SECONDS = 30.0
+
+
+class ConnectionFailed(Exception):  # noqa: N818
+    """There is no usable connection; `str()` is one sentence that says what to set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expired(Exception):  # noqa: N818
+    """HTTP 410: the resourceVersion or continue token is too old; list again."""
+
+    message: str
+
+
+async def configure(kubeconfig: str | None, context: str | None) -> Configuration:
+    """Return the connection that --kubeconfig, --context, KUBECONFIG or the pod's ServiceAccount name."""
+    configuration = Configuration()
+    configuration.connection_pool_maxsize = 64
+    if (
+        kubeconfig is None
+        and context is None
+        and Path("/var/run/secrets/kubernetes.io/serviceaccount").exists()
+    ):
+        config.load_incluster_config(client_configuration=configuration)
+        return configuration
+    try:
+        await config.load_kube_config(
+            config_file=kubeconfig, context=context, client_configuration=configuration
+        )
+    except (config.ConfigException, OSError, ValueError) as error:
+        place = kubeconfig or "KUBECONFIG or ~/.kube/config"
+        raise ConnectionFailed(f"no cluster to connect to in {place}: {error}") from error
+    return configuration
+
+
+class Client:
+    """Requests to one API server. Safe for concurrent use; `close()` when done."""
+
+    def __init__(self, configuration: Configuration, count: Callable[[str, str], None] | None = None) -> None:
+        self.configuration = configuration
+        self._rest = RESTClientObject(configuration)
+        self._count = count or (lambda _verb, _code: None)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._rest.close()
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        content_type: str = JSON,
+    ) -> dict[str, Any]:
+        """Send one request and return the JSON answer.
+
+        An overloaded server is asked again a few times, by its Retry-After where it gives one: every request
+        of ours may be repeated. Raises LookupError for 404, else Conflict, Refused, Expired, Unavailable.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            status, headers, text = await self._once(method, path, query, body, content_type)
+            if status < 300:
+                answer: dict[str, Any] = json.loads(text) if text else {}
+                return answer
+            if status in OVERLOADED and attempt < ATTEMPTS:
+                await asyncio.sleep(_pause(headers, attempt))
+                continue
+            raise _error(status, headers, text)
+
+    async def _once(
+        self, method: str, path: str, query: Mapping[str, Any] | None, body: Any, content_type: str
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        try:
+            response = await self._rest.request(
+                method,
+                self._url(path, query),
+                headers=await self._headers(content_type),
+                body=body,
+                _request_timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS),
+            )
+            raw = response.response
+            text = await raw.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._count(method, "error")
+            raise Unavailable(f"the API server did not answer {method} {path}: {_words(error)}") from error
+        self._count(method, str(raw.status))
+        return raw.status, raw.headers, text
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, query: Mapping[str, Any], idle_seconds: float
+    ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        """Open a watch and yield its events; silence for `idle_seconds` ends it with Unavailable."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=idle_seconds)
+        try:
+            response = await self._rest.request(
+                "GET", self._url(path, query), headers=await self._headers(JSON), _request_timeout=timeout
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unavailable(f"cannot watch {path}: {_words(error)}") from error
+        raw = response.response
+        try:
+            if raw.status >= 300:
+                raise _error(raw.status, raw.headers, await raw.read())
+            yield _lines(raw, path)
+        finally:
+            raw.close()
+
+    def _url(self, path: str, query: Mapping[str, Any] | None) -> str:
+        return f"{self.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
+
+    async def _headers(self, content_type: str) -> dict[str, str]:
+        headers = {"Accept": JSON, "Content-Type": content_type, "User-Agent": "tenantry"}
+        token = await self.configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        if token:
+            headers["Authorization"] = token
+        return headers
+
+
+async def _lines(raw: aiohttp.ClientResponse, path: str) -> AsyncIterator[dict[str, Any]]:
+    rest = b""
+    try:
+        async for chunk in raw.content.iter_any():
+            *whole, rest = (rest + chunk).split(b"\n")
+            for line in whole:
+                if line:
+                    yield json.loads(line)
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise Unavailable(f"the watch of {path} broke off: {_words(error)}") from error
+
+
+def _pause(headers: Mapping[str, str], attempt: int) -> float:
+    asked = headers.get("Retry-After", "")
+    pause = float(asked) if asked.isdigit() else FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)
+    return min(pause, LONGEST_PAUSE_SECONDS) * random.uniform(0.8, 1.2)
+
+
+def _error(status: int, headers: Mapping[str, str], text: bytes) -> Exception:
+    try:
+        answer = json.loads(text)
+        message = str(answer.get("message") or text.decode(errors="replace"))
+    except (ValueError, AttributeError):
+        message = text.decode(errors="replace")[:300] or f"HTTP {status}"
+    if status == 404:
+        return LookupError(message)
+    if status == 409:
+        return Conflict(message)
+    if status == 410:
+        return Expired(message)
+    if status in OVERLOADED or status == 401:
+        asked = headers.get("Retry-After", "")
+        return Unavailable(message, float(asked) if asked.isdigit() else None)
+    return Refused(message)
+
+
+def _words(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,57 @@
+"""The kinds that are read, written and watched, and where the API server serves them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tenantry.api.common import API_VERSION
+from tenantry.domain import names
+
+OURS = f"{names.MANAGED_BY}={names.MANAGER}"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind. `selector` is the label selector of its watch, None for all objects of the kind."""
+
+    kind: str
+    api_version: str
+    plural: str
+    namespaced: bool = True
+    selector: str | None = OURS
+
+    def path(self, name: str = "", namespace: str = "", subresource: str = "") -> str:
+        """Return the path on the API server of a collection or of one object."""
+        root = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
+        parts = [root]
+        if self.namespaced and namespace:
+            parts.append(f"namespaces/{namespace}")
+        parts.append(self.plural)
+        parts.extend(part for part in (name, subresource) if part)
+        return "/".join(parts)
+
+
+OWN_KINDS = (
+    Kind("Tenant", API_VERSION, "tenants", namespaced=False, selector=None),
+    Kind("Plan", API_VERSION, "plans", namespaced=False, selector=None),
+    Kind("TenantArchive", API_VERSION, "tenantarchives", namespaced=False, selector=None),
+)
+"""Watched by Kopf."""
+
+CHILD_KINDS = (
+    # All namespaces: one that is not ours yet may be adopted, one that is in the way may go.
+    Kind("Namespace", "v1", "namespaces", namespaced=False, selector=None),
+    Kind("ResourceQuota", "v1", "resourcequotas"),
+    Kind("LimitRange", "v1", "limitranges"),
+    Kind("ServiceAccount", "v1", "serviceaccounts"),
+    Kind("ConfigMap", "v1", "configmaps"),
+    Kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies"),
+    Kind("RoleBinding", "rbac.authorization.k8s.io/v1", "rolebindings"),
+    Kind("ControllerRevision", "apps/v1", "controllerrevisions", selector=None),
+    Kind("ClusterRole", "rbac.authorization.k8s.io/v1", "clusterroles", namespaced=False),
+)
+"""Watched by our reflectors."""
+
+KINDS = {kind.kind: kind for kind in (*OWN_KINDS, *CHILD_KINDS)}
+
+EVENTS = Kind("Event", "v1", "events")

@@ -1,0 +1,181 @@
+"""Reads and writes on the API server, fenced by the Lease; each answer goes straight into what is seen."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from tenantry.adapters.kubernetes.client import APPLY, JSON, MERGE, Client
+from tenantry.adapters.kubernetes.kinds import EVENTS, KINDS, Kind
+from tenantry.domain import names
+from tenantry.reconcile.ports import Conflict, Manifest, Refused, Unavailable
+
+logger = logging.getLogger(__name__)
+
+EVENT_NAMESPACE = "default"
+"""Where Events about cluster-scoped objects live."""
+
+
+class ApiObjects:
+    """The port `Objects` on a real API server.
+
+    leads: asked before every write; a process that has lost its Lease writes nothing more. wrote, gone: told
+    of each write's outcome, so that a reconcile sees its own writes before the watch brings them.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        leads: Callable[[], bool],
+        wrote: Callable[[Manifest], None],
+        gone: Callable[[str, str, str, str], None],
+    ) -> None:
+        self._client = client
+        self._leads = leads
+        self._wrote = wrote
+        self._gone = gone
+
+    async def get(self, kind: str, name: str, namespace: str = "") -> Manifest | None:
+        """Read one object as it is now; None where there is none."""
+        try:
+            return _typed(await self._client.send("GET", KINDS[kind].path(name, namespace)), KINDS[kind])
+        except LookupError:
+            return None
+
+    async def apply(self, manifest: Manifest, *, manager: str = names.MANAGER) -> Manifest:
+        """Server-side apply, forced; returns the object as stored."""
+        return await self._write("PATCH", manifest, content_type=APPLY, manager=manager, force=True)
+
+    async def apply_status(self, manifest: Manifest, *, manager: str = names.MANAGER) -> Manifest:
+        """Server-side apply on the status subresource; returns the object as stored."""
+        return await self._write(
+            "PATCH", manifest, content_type=APPLY, manager=manager, subresource="status", force=True
+        )
+
+    async def replace(self, manifest: Manifest) -> Manifest:
+        """Replace the object; `metadata.resourceVersion` is the condition."""
+        return await self._write("PUT", manifest, content_type=JSON)
+
+    async def patch(self, manifest: Manifest, changes: Mapping[str, Any]) -> Manifest | None:
+        """Merge changes into the metadata of the very object read (uid and resourceVersion are the condition).
+
+        Returns the object as stored, None where it went away meanwhile.
+        """
+        kept = ("name", "namespace", "uid", "resourceVersion")
+        metadata = {key: manifest["metadata"][key] for key in kept if key in manifest["metadata"]}
+        body = {
+            "apiVersion": manifest["apiVersion"],
+            "kind": manifest["kind"],
+            "metadata": {**metadata, **changes},
+        }
+        try:
+            return await self._write("PATCH", body, content_type=MERGE)
+        except Conflict as error:
+            if isinstance(error.__cause__, LookupError):
+                return None
+            raise
+
+    async def delete(
+        self, kind: str, name: str, namespace: str = "", *, uid: str, resource_version: str | None = None
+    ) -> None:
+        """Delete that very object; one that is gone, or another by the same name, is no error.
+
+        With a resourceVersion, an object that changed since raises Conflict.
+        """
+        self._check_lead()
+        conditions = {"uid": uid, **({"resourceVersion": resource_version} if resource_version else {})}
+        body = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": conditions}
+        body["propagationPolicy"] = "Background"
+        try:
+            answer = await self._client.send("DELETE", KINDS[kind].path(name, namespace), body=body)
+        except LookupError:
+            self._gone(kind, namespace, name, uid)
+            return
+        except Conflict:
+            if resource_version is not None:
+                raise
+            return
+        if answer.get("kind") == kind and answer["metadata"].get("deletionTimestamp"):
+            self._wrote(answer)
+        else:
+            self._gone(kind, namespace, name, uid)
+
+    async def emit(self, about: Manifest, reason: str, message: str, *, warning: bool = False) -> None:
+        """Send an Event about an object. Never raises: an Event is a courtesy."""
+        if not self._leads():
+            return
+        try:
+            path = EVENTS.path(namespace=EVENT_NAMESPACE)
+            await self._client.send("POST", path, body=_event(about, reason, message, warning))
+        except (LookupError, Conflict, Refused, Unavailable) as error:
+            logger.warning("no Event %s about %s: %s", reason, about["metadata"]["name"], error)
+
+    async def _write(
+        self,
+        method: str,
+        manifest: Manifest,
+        *,
+        content_type: str,
+        manager: str = names.MANAGER,
+        subresource: str = "",
+        force: bool = False,
+    ) -> Manifest:
+        self._check_lead()
+        kind = KINDS[manifest["kind"]]
+        metadata = manifest["metadata"]
+        path = kind.path(metadata["name"], metadata.get("namespace", ""), subresource)
+        query = {"fieldManager": manager, **({"force": "true"} if force else {})}
+        try:
+            answer = await self._client.send(
+                method, path, query=query, body=manifest, content_type=content_type
+            )
+        except LookupError as error:
+            # The namespace, or the object itself, went away since it was read.
+            raise Conflict(str(error)) from error
+        stored = _typed(answer, kind)
+        self._wrote(stored)
+        return stored
+
+    def _check_lead(self) -> None:
+        if not self._leads():
+            raise Unavailable("this process does not hold the Lease: it writes nothing")
+
+
+def _typed(answer: Manifest, kind: Kind) -> Manifest:
+    """Return an object with its kind: items of lists come without."""
+    answer["kind"] = kind.kind
+    answer["apiVersion"] = kind.api_version
+    return answer
+
+
+def _event(about: Manifest, reason: str, message: str, warning: bool) -> Manifest:
+    now = datetime.now(UTC)
+    metadata = about["metadata"]
+    name = metadata["name"]
+    mark = hashlib.blake2b(
+        f"{metadata.get('uid')}{reason}{message}{now.isoformat()}".encode(), digest_size=8
+    ).hexdigest()
+    seconds = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{name}.{mark}", "namespace": EVENT_NAMESPACE},
+        "involvedObject": {
+            "apiVersion": about["apiVersion"],
+            "kind": about["kind"],
+            "name": name,
+            "uid": metadata.get("uid", ""),
+            "resourceVersion": metadata.get("resourceVersion", ""),
+        },
+        "type": "Warning" if warning else "Normal",
+        "reason": reason,
+        "message": message[:1024],
+        "count": 1,
+        "firstTimestamp": seconds,
+        "lastTimestamp": seconds,
+        "source": {"component": names.MANAGER},
+        "reportingComponent": "tenantry.dev/operator",
+    }

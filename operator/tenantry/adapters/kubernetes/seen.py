@@ -1,0 +1,310 @@
+"""What the watches have seen: the port `Observations`, in memory.
+
+Fed by the reflectors (children), by Kopf's handlers (our own kinds) and by the answers to our own writes. An
+older resourceVersion never overwrites a newer one, and what was deleted does not come back by a late event:
+the same name returns only with another UID.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from tenantry.api.archive import TenantArchive
+from tenantry.api.plan import Plan
+from tenantry.desired.observe import observe
+from tenantry.domain import names
+from tenantry.domain.observed import ChildKey, Observed, TenantClaim
+
+Changed = Callable[[str, str, str], None]
+"""Told (kind, namespace, name) whenever something that counts has changed."""
+
+_TOMBSTONES = 4096
+
+
+class Seen:
+    """All that is known of the cluster. Not for threads: one event loop feeds and reads it."""
+
+    def __init__(self, default_plan: str, changed: Changed) -> None:
+        self._default_plan = default_plan
+        self._changed = changed
+        self._namespaces: dict[str, Observed] = {}
+        self._children: dict[str, dict[ChildKey, Observed]] = {}
+        self._cluster_roles: dict[ChildKey, Observed] = {}
+        self._tombstones: dict[str, int] = {}
+        self._deleted: dict[str, set[ChildKey]] = {}
+        self._plans: dict[str, Plan] = {}
+        self._tenants: dict[str, TenantClaim] = {}
+        self._by_namespace: defaultdict[str, set[str]] = defaultdict(set)
+        self._by_plan: defaultdict[str, set[str]] = defaultdict(set)
+        self._archives: dict[str, TenantArchive] = {}
+        self._archives_by_tenant: defaultdict[str, set[str]] = defaultdict(set)
+        self._versions: dict[tuple[str, str], int] = {}
+
+    # --- reading ---------------------------------------------------------------------------------------------
+
+    def namespace(self, name: str) -> Observed | None:
+        """Return the namespace by that name."""
+        return self._namespaces.get(name)
+
+    def children(self, namespace: str) -> Mapping[ChildKey, Observed]:
+        """Return all objects in a namespace that carry our label."""
+        return self._children.get(namespace, {})
+
+    def deleted(self, namespace: str) -> Collection[ChildKey]:
+        """Return the children that somebody else deleted and that have not come back since."""
+        return self._deleted.get(namespace, ())
+
+    def cluster_roles(self) -> Mapping[ChildKey, Observed]:
+        """Return the ClusterRoles that carry our label."""
+        return self._cluster_roles
+
+    def plan(self, name: str) -> Plan | None:
+        """Return a Plan."""
+        return self._plans.get(name)
+
+    def plans(self) -> Sequence[str]:
+        """Return the names of all Plans."""
+        return sorted(self._plans)
+
+    def tenant(self, name: str) -> TenantClaim | None:
+        """Return what is known of one tenant."""
+        return self._tenants.get(name)
+
+    def tenants(self) -> Sequence[str]:
+        """Return the names of all Tenants."""
+        return sorted(self._tenants)
+
+    def claims(self, namespace: str) -> Sequence[TenantClaim]:
+        """Return every tenant that wants this namespace."""
+        return [self._tenants[name] for name in self._by_namespace.get(namespace, ())]
+
+    def tenants_on(self, plan: str) -> Sequence[TenantClaim]:
+        """Return every tenant whose effective plan has that name."""
+        return [self._tenants[name] for name in self._by_plan.get(plan, ())]
+
+    def archives(self) -> Sequence[str]:
+        """Return the names of all TenantArchives."""
+        return sorted(self._archives)
+
+    def archives_of(self, tenant: str) -> Sequence[TenantArchive]:
+        """Return the archives of former tenants of that name."""
+        return [self._archives[name] for name in sorted(self._archives_by_tenant.get(tenant, ()))]
+
+    def count_by_phase_and_plan(self) -> Mapping[tuple[str, str], int]:
+        """Return how many tenants there are by phase and plan."""
+        return Counter((claim.phase, claim.plan) for claim in self._tenants.values())
+
+    # --- children --------------------------------------------------------------------------------------------
+
+    def saw(self, manifest: Mapping[str, Any]) -> None:
+        """Take in an object of any kind, as an event or as the answer to a write."""
+        kind = manifest["kind"]
+        if kind in ("Tenant", "Plan", "TenantArchive"):
+            self._saw_own(manifest)
+            return
+        new = observe(manifest)
+        if not self._belongs(new):
+            return
+        shelf, key = self._shelf(new)
+        old = shelf.get(key)
+        if old is not None and old.uid == new.uid and _version(new) <= _version(old):
+            return
+        if old is None and self._tombstones.get(new.uid, -1) >= _version(new):
+            return
+        shelf[key] = new
+        self._undelete(new.namespace, new.key)
+        if old is None or _differs(old, new):
+            self._changed(new.kind, new.namespace, new.name)
+
+    def gone(
+        self,
+        kind: str,
+        namespace: str,
+        name: str,
+        uid: str,
+        version: int | None = None,
+        *,
+        by_us: bool = False,
+    ) -> None:
+        """Forget an object that was deleted, or that has lost our label."""
+        if kind in ("Tenant", "Plan", "TenantArchive"):
+            self._forget_own(kind, name, uid)
+            return
+        shelf = self._shelf_of(kind, namespace)
+        key: Any = name if kind == "Namespace" else ChildKey(kind, name)
+        if by_us:
+            self._undelete(namespace, key)
+        old = shelf.get(key)
+        if old is None or old.uid != uid or (version is not None and version < _version(old)):
+            return
+        del shelf[key]
+        if kind == "Namespace":
+            self._deleted.pop(name, None)
+        if not shelf and namespace:
+            self._children.pop(namespace, None)
+        if namespace and not by_us and namespace in self._namespaces:
+            self._deleted.setdefault(namespace, set()).add(key)
+        self._bury(uid, max(version or 0, _version(old)))
+        self._changed(kind, namespace, name)
+
+    def present(self, kind: str) -> Iterable[Observed]:
+        """Return every object of a kind of child, for a re-list to compare with."""
+        if kind == "Namespace":
+            return list(self._namespaces.values())
+        if kind == "ClusterRole":
+            return list(self._cluster_roles.values())
+        return [seen for shelf in self._children.values() for seen in shelf.values() if seen.kind == kind]
+
+    def _belongs(self, seen: Observed) -> bool:
+        """Keep ControllerRevisions by name: they are watched without a selector, to see one that lost its label."""
+        return seen.kind != "ControllerRevision" or seen.name.startswith(names.REVISION_PREFIX)
+
+    def _shelf(self, seen: Observed) -> tuple[dict[Any, Observed], Any]:
+        key: Any = seen.name if seen.kind == "Namespace" else seen.key
+        return self._shelf_of(seen.kind, seen.namespace), key
+
+    def _shelf_of(self, kind: str, namespace: str) -> dict[Any, Observed]:
+        if kind == "Namespace":
+            return self._namespaces
+        if kind == "ClusterRole":
+            return self._cluster_roles
+        return self._children.setdefault(namespace, {})
+
+    def _undelete(self, namespace: str, key: ChildKey) -> None:
+        keys = self._deleted.get(namespace)
+        if keys is not None:
+            keys.discard(key)
+            if not keys:
+                del self._deleted[namespace]
+
+    def _bury(self, uid: str, version: int) -> None:
+        """Remember the last resourceVersion of what is gone, for late events; the oldest are let go."""
+        self._tombstones[uid] = version
+        if len(self._tombstones) > _TOMBSTONES:
+            del self._tombstones[next(iter(self._tombstones))]
+
+    # --- our own kinds ---------------------------------------------------------------------------------------
+
+    def _saw_own(self, manifest: Mapping[str, Any]) -> None:
+        metadata = manifest["metadata"]
+        kind, name, uid = manifest["kind"], metadata["name"], metadata["uid"]
+        version = int(metadata["resourceVersion"])
+        if version <= self._versions.get((kind, name), -1) or self._tombstones.get(uid, -1) >= version:
+            return
+        self._versions[kind, name] = version
+        changed = self._take_own(kind, name, manifest)
+        if changed:
+            self._changed(kind, "", name)
+
+    def _take_own(self, kind: str, name: str, manifest: Mapping[str, Any]) -> bool:
+        """Keep what is needed of an object of ours; return whether anything but its status changed."""
+        if kind == "Tenant":
+            return self._take_tenant(name, manifest)
+        try:
+            if kind == "Plan":
+                plan = Plan.model_validate(manifest)
+                before = self._plans.get(name)
+                self._plans[name] = plan
+                return before is None or not _same(before, plan)
+            archive = TenantArchive.model_validate(manifest)
+        except ValidationError:
+            # An object that an older or newer schema let in: its own reconcile reports it.
+            return True
+        known = self._archives.get(name)
+        self._archives[name] = archive
+        self._archives_by_tenant[archive.spec.tenant].add(name)
+        return known is None or not _same(known, archive) or known.status != archive.status
+
+    def _take_tenant(self, name: str, manifest: Mapping[str, Any]) -> bool:
+        metadata, spec = manifest["metadata"], manifest.get("spec") or {}
+        before = self._tenants.get(name)
+        new = TenantClaim(
+            name=name,
+            uid=metadata["uid"],
+            created=_time(metadata["creationTimestamp"]),
+            namespace=(spec.get("namespace") or {}).get("name") or f"tenant-{name}",
+            plan=spec.get("plan") or self._default_plan,
+            phase=(manifest.get("status") or {}).get("phase") or "Pending",
+            deleting="deletionTimestamp" in metadata,
+            stamp=_stamp(manifest),
+        )
+        if before is not None:
+            self._unindex(before)
+        self._tenants[name] = new
+        self._by_namespace[new.namespace].add(name)
+        self._by_plan[new.plan].add(name)
+        return before is None or before.uid != new.uid or before.stamp != new.stamp
+
+    def _forget_own(self, kind: str, name: str, uid: str) -> None:
+        version = self._versions.pop((kind, name), 0)
+        self._bury(uid, version)
+        if kind == "Tenant" and name in self._tenants and self._tenants[name].uid == uid:
+            self._unindex(self._tenants.pop(name))
+        elif kind == "Plan":
+            self._plans.pop(name, None)
+        elif kind == "TenantArchive" and name in self._archives:
+            archive = self._archives.pop(name)
+            self._archives_by_tenant[archive.spec.tenant].discard(name)
+            if not self._archives_by_tenant[archive.spec.tenant]:
+                del self._archives_by_tenant[archive.spec.tenant]
+        self._changed(kind, "", name)
+
+    def _unindex(self, claim: TenantClaim) -> None:
+        for index, key in ((self._by_namespace, claim.namespace), (self._by_plan, claim.plan)):
+            index[key].discard(claim.name)
+            if not index[key]:
+                del index[key]
+
+    def forget_missing(self, kind: str, present: Mapping[str, str]) -> None:
+        """Forget the objects of ours that a full list (name to UID) does not hold."""
+        known: Mapping[str, str]
+        if kind == "Tenant":
+            known = {name: claim.uid for name, claim in self._tenants.items()}
+        elif kind == "Plan":
+            known = {name: plan.metadata.uid for name, plan in self._plans.items()}
+        else:
+            known = {name: archive.metadata.uid for name, archive in self._archives.items()}
+        for name, uid in known.items():
+            if present.get(name) != uid:
+                self._forget_own(kind, name, uid)
+
+
+def _version(seen: Observed) -> int:
+    return int(seen.resource_version or 0)
+
+
+def _differs(old: Observed, new: Observed) -> bool:
+    """Return whether anything changed that a decision looks at; a quota's counters are not among it."""
+    return (
+        old.uid != new.uid
+        or old.fingerprint != new.fingerprint
+        or old.deleting != new.deleting
+        or old.detail != new.detail
+    )
+
+
+def _same(one: Plan | TenantArchive, other: Plan | TenantArchive) -> bool:
+    mine, theirs = one.metadata, other.metadata
+    return (mine.uid, mine.generation, mine.deletion_timestamp, mine.finalizers) == (
+        theirs.uid,
+        theirs.generation,
+        theirs.deletion_timestamp,
+        theirs.finalizers,
+    )
+
+
+def _stamp(manifest: Mapping[str, Any]) -> str:
+    """Return what tells a change of a Tenant that its reconcile must look at from one of its status."""
+    metadata = manifest["metadata"]
+    restore = (metadata.get("annotations") or {}).get(names.RESTORE_FROM, "")
+    finalizers = ",".join(metadata.get("finalizers") or ())
+    return f"{metadata.get('generation')}/{'deletionTimestamp' in metadata}/{finalizers}/{restore}"
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)

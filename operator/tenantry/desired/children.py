@@ -1,0 +1,88 @@
+"""All children of one tenant, in the order and the groups in which they are applied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tenantry.api.plan import PlanSpec
+from tenantry.api.tenant import TenantSpec
+from tenantry.desired import access, configuration, network, resources
+from tenantry.desired.owner import Access, Manifest, Owner
+from tenantry.domain.configuration import Configuration
+from tenantry.domain.observed import ChildKey
+
+POLICY_KINDS = frozenset({"ResourceQuota", "LimitRange", "NetworkPolicy", "ServiceAccount", "RoleBinding"})
+CONFIG_KINDS = frozenset({"ConfigMap", "ControllerRevision"})
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Children that one condition speaks of.
+
+    waves: applied one after the other, each at once; limits come before anybody gets in. prune: kinds of
+    which nothing else of ours may be there.
+    """
+
+    waves: tuple[tuple[Manifest, ...], ...]
+    prune: frozenset[str]
+
+    @property
+    def manifests(self) -> list[Manifest]:
+        """Return all children of the group."""
+        return [manifest for wave in self.waves for manifest in wave]
+
+
+def key(manifest: Manifest) -> ChildKey:
+    """Return the key of a manifest within its namespace."""
+    return ChildKey(manifest["kind"], manifest["metadata"]["name"])
+
+
+def policy_group(
+    owner: Owner, spec: TenantSpec, plan: PlanSpec, level: Access, around: network.Surroundings
+) -> Group:
+    """Return quotas, LimitRange, network, the application's account and the members' access."""
+    limits = [resources.quota(owner, plan), resources.system_classes_quota(owner)]
+    if level is not Access.OPEN:
+        limits.append(resources.suspended_quota(owner))
+    ranges = resources.limit_range(owner, plan)
+    if ranges is not None:
+        limits.append(ranges)
+    limits.extend(network.policies(owner, plan, level, around))
+    people = [access.service_account(owner), *access.role_bindings(owner, spec.members, level)]
+    return Group((tuple(limits), tuple(people)), POLICY_KINDS)
+
+
+def planless_group(owner: Owner, spec: TenantSpec, level: Access) -> Group:
+    """Return what stands without a plan, for one that does not exist (yet).
+
+    A tenant that had a plan before keeps that plan's children as they are; a new one lets nobody in.
+    """
+    denied = (network.default_deny(owner), resources.system_classes_quota(owner))
+    if level is Access.OPEN:
+        return Group((denied,), frozenset())
+    people = tuple(access.role_bindings(owner, spec.members, level))
+    return Group(((*denied, resources.suspended_quota(owner)), people), frozenset({"NetworkPolicy"}))
+
+
+def archived_group(owner: Owner) -> Group:
+    """Return what holds a retained namespace closed: no network, nothing new, nobody bound."""
+    limits = (
+        network.default_deny(owner),
+        resources.suspended_quota(owner),
+        resources.system_classes_quota(owner),
+    )
+    nobody = tuple(access.role_bindings(owner, (), Access.CUT))
+    return Group((limits, nobody), frozenset({"NetworkPolicy"}))
+
+
+def config_group(
+    owner: Owner, spec: TenantSpec, plan_name: str, priority: str, decided: Configuration, namespace_uid: str
+) -> Group:
+    """Return the revisions, then `tenant-config`: what an application reads is on record before it reads it."""
+    if decided.active is None:
+        return Group((), frozenset())
+    revisions = tuple(
+        configuration.controller_revision(owner, namespace_uid, revision) for revision in decided.kept
+    )
+    current = configuration.config_map(owner, spec, plan_name, priority, decided.active)
+    return Group((revisions, (current,)), CONFIG_KINDS)

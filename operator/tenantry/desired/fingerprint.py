@@ -1,0 +1,92 @@
+"""What of an object counts, in a normal form, and a short fingerprint of it.
+
+An object as stored differs from the manifest that made it in what the API server adds (uid, status, empty
+fields left out, ``1000m`` written as ``1``). The normal form evens out exactly that, and nothing that carries
+meaning: an empty *selector* matches everything, so it is kept, while an empty list and an absent one are the
+same to every kind that we write.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Any
+
+KEPT_METADATA = ("labels", "annotations", "finalizers", "ownerReferences")
+DROPPED = ("apiVersion", "kind", "metadata", "status")
+EMPTY_IS_ABSENT = frozenset({"labels", "annotations", "data", "binaryData"})
+"""Maps whose emptiness means nothing."""
+
+QUANTITIES = frozenset({"hard", "default", "defaultRequest", "max", "min", "maxLimitRequestRatio"})
+"""Fields of ResourceQuota and LimitRange that hold quantities by resource name."""
+
+_QUANTITY = re.compile(r"^([+-]?[0-9.]+)(m|u|n|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]+)?$")
+_SUFFIXES = {
+    **{suffix: Decimal(10) ** (3 * power) for power, suffix in enumerate(["n", "u", "m"], start=-3)},
+    **{
+        suffix: Decimal(1000) ** power for power, suffix in enumerate(["k", "M", "G", "T", "P", "E"], start=1)
+    },
+    **{f"{s}i": Decimal(1024) ** power for power, s in enumerate(["K", "M", "G", "T", "P", "E"], start=1)},
+}
+
+
+def quantity(text: str) -> Decimal:
+    """Return the number that a Kubernetes quantity stands for; ValueError if it is none."""
+    match = _QUANTITY.match(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a quantity")
+    number, suffix = match.groups()
+    if suffix is None:
+        return Decimal(number)
+    if suffix[0] in "eE" and len(suffix) > 1 and suffix != "Ei":
+        return Decimal(number + suffix)
+    return Decimal(number) * _SUFFIXES[suffix]
+
+
+def fingerprint(manifest: Mapping[str, Any]) -> str:
+    """Return 32 hexadecimal digits that are equal for a desired and a stored object with the same meaning."""
+    text = json.dumps(normal_form(manifest), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def normal_form(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return everything of an object that is ours to decide; any field that somebody adds shows up in it."""
+    content = {key: value for key, value in manifest.items() if key not in DROPPED}
+    metadata = manifest.get("metadata", {})
+    kept = {key: metadata[key] for key in KEPT_METADATA if metadata.get(key)}
+    quantities = manifest.get("kind") in ("ResourceQuota", "LimitRange")
+    # A ControllerRevision's data is free-form JSON: an empty string or list in it is content.
+    if manifest.get("kind") == "ControllerRevision":
+        return {**content, "metadata": kept}
+    return {**_normal(content, quantities), "metadata": kept}
+
+
+def _normal(value: Any, quantities: bool) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            key: _amounts(item) if quantities and key in QUANTITIES else _normal(item, quantities)
+            for key, item in value.items()
+            if not _absent(key, item)
+        }
+    if isinstance(value, list):
+        return [_normal(item, quantities) for item in value]
+    return value
+
+
+def _absent(key: str, value: Any) -> bool:
+    return value is None or value == [] or (value == {} and key in EMPTY_IS_ABSENT)
+
+
+def _amounts(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    amounts = {}
+    for resource, amount in value.items():
+        try:
+            amounts[resource] = str(quantity(str(amount)).normalize())
+        except ValueError:
+            amounts[resource] = str(amount)
+    return amounts

@@ -1,0 +1,80 @@
+"""The tenant's namespace, and whether the one in the cluster is as it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tenantry.desired.owner import Manifest, Owner
+from tenantry.domain import names
+from tenantry.domain.observed import NamespaceDetail, Observed
+
+
+def namespace(owner: Owner, *, pod_security: str, labels: Mapping[str, str], origin: str) -> Manifest:
+    """Return the namespace: our marks, Pod Security at the plan's level, and the tenant's own labels."""
+    levels = {
+        f"{names.POD_SECURITY}{mode}{suffix}": value
+        for mode in ("enforce", "audit", "warn")
+        for suffix, value in (("", pod_security), ("-version", "latest"))
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "name": owner.namespace,
+            "labels": {
+                **labels,
+                **levels,
+                names.MANAGED_BY: names.MANAGER,
+                names.TENANT: owner.tenant,
+            },
+            "annotations": {names.TENANT_UID: owner.uid, names.ORIGIN: origin},
+        },
+    }
+
+
+def matches(desired: Manifest, seen: Observed) -> bool:
+    """Return whether a namespace needs no write.
+
+    Others may label and annotate a namespace too (service meshes, policy engines); only what we applied
+    and the label prefixes that are ours alone are held to what is desired.
+    """
+    detail = seen.detail
+    if not isinstance(detail, NamespaceDetail) or detail.has_owner_references:
+        return False
+    labels, annotations = desired["metadata"]["labels"], desired["metadata"]["annotations"]
+    return (
+        _held(labels, detail.labels)
+        and _held(annotations, detail.annotations)
+        and detail.owned_labels <= labels.keys()
+        and detail.owned_annotations <= annotations.keys()
+        and not surplus(desired, detail)
+    )
+
+
+def surplus(desired: Manifest, detail: NamespaceDetail) -> dict[str, Any]:
+    """Return the metadata, as a merge patch, that takes off what only we may set and did not; {} if nothing."""
+    wanted = desired["metadata"]
+    labels = {
+        key: None
+        for key in detail.labels
+        if key.startswith(names.PROTECTED_LABEL_PREFIXES) and key not in wanted["labels"]
+    }
+    annotations = {
+        key: None
+        for key in detail.annotations
+        if key not in wanted["annotations"] and key != names.ADOPTABLE_BY
+    }
+    patch: dict[str, Any] = {}
+    if labels:
+        patch["labels"] = labels
+    if annotations:
+        patch["annotations"] = annotations
+    if detail.has_owner_references:
+        # A reference to an owner that does not exist makes garbage collection delete the namespace.
+        patch["ownerReferences"] = None
+    return patch
+
+
+def _held(wanted: Mapping[str, str], present: Mapping[str, str]) -> bool:
+    return all(present.get(key) == value for key, value in wanted.items())

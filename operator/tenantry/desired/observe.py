@@ -1,0 +1,99 @@
+"""From an object as the API server sends it to the little that is remembered of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from sys import intern
+from typing import Any
+
+from tenantry.desired.configuration import DOCUMENT
+from tenantry.desired.fingerprint import fingerprint
+from tenantry.domain import names
+from tenantry.domain.configuration import canonical
+from tenantry.domain.observed import NamespaceDetail, Observed, RevisionDetail
+
+CONFIG_PARTS = ("model", "retrieval", "limits")
+
+
+def observe(manifest: Mapping[str, Any]) -> Observed:
+    """Return what is remembered of an object; `manifest` must carry its kind."""
+    metadata = manifest["metadata"]
+    kind = intern(manifest["kind"])
+    return Observed(
+        kind=kind,
+        namespace=intern(metadata.get("namespace", "")),
+        name=intern(metadata["name"]),
+        uid=metadata.get("uid", ""),
+        resource_version=metadata.get("resourceVersion", ""),
+        fingerprint="" if kind == "Namespace" else fingerprint(manifest),
+        deleting="deletionTimestamp" in metadata,
+        tenant=metadata.get("labels", {}).get(names.TENANT),
+        tenant_uid=metadata.get("annotations", {}).get(names.TENANT_UID),
+        writer=intern(_last_writer(metadata.get("managedFields", []))),
+        detail=_detail(kind, manifest),
+    )
+
+
+def _last_writer(managed_fields: Iterable[Mapping[str, Any]]) -> str:
+    entries = [entry for entry in managed_fields if entry.get("subresource") != "status"]
+    if not entries:
+        return "unknown"
+    # The times have seconds only: of two in the same second, the one that is not ours made the difference.
+    newest = max(entries, key=lambda e: (str(e.get("time", "")), e.get("manager") != names.MANAGER))
+    return str(newest.get("manager", "unknown"))
+
+
+def _detail(kind: str, manifest: Mapping[str, Any]) -> NamespaceDetail | RevisionDetail | None:
+    if kind == "Namespace":
+        return _namespace(manifest)
+    if kind == "ControllerRevision" and manifest["metadata"]["name"].startswith(names.REVISION_PREFIX):
+        return RevisionDetail(int(manifest.get("revision", 0)), canonical(manifest.get("data") or {}))
+    if kind == "ConfigMap" and manifest["metadata"]["name"] == names.CONFIG_MAP:
+        return _config_map(manifest)
+    return None
+
+
+def _namespace(manifest: Mapping[str, Any]) -> NamespaceDetail:
+    metadata = manifest["metadata"]
+    labels = {intern(key): value for key, value in metadata.get("labels", {}).items()}
+    annotations = {
+        intern(key): value
+        for key, value in metadata.get("annotations", {}).items()
+        if key.startswith("tenantry.dev/")
+    }
+    return NamespaceDetail(
+        labels=labels,
+        annotations=annotations,
+        owned_labels=_owned(metadata, "f:labels"),
+        owned_annotations=_owned(metadata, "f:annotations"),
+        has_owner_references=bool(metadata.get("ownerReferences")),
+        holding=_holding(manifest),
+    )
+
+
+def _owned(metadata: Mapping[str, Any], section: str) -> frozenset[str]:
+    """Return the keys of a map that our field manager applied."""
+    for entry in metadata.get("managedFields", []):
+        if entry.get("manager") == names.MANAGER and entry.get("operation") == "Apply":
+            fields = entry.get("fieldsV1", {}).get("f:metadata", {}).get(section, {})
+            return frozenset(intern(key[2:]) for key in fields if key.startswith("f:"))
+    return frozenset()
+
+
+def _holding(manifest: Mapping[str, Any]) -> str:
+    """Return what keeps a terminating namespace, in the words of the namespace controller."""
+    conditions = manifest.get("status", {}).get("conditions", [])
+    return "; ".join(
+        str(item.get("message", "")).rstrip(".") for item in conditions if item.get("status") == "True"
+    )
+
+
+def _config_map(manifest: Mapping[str, Any]) -> RevisionDetail | None:
+    """Return the configuration that an application reads at present, None where it cannot be made out."""
+    try:
+        document = json.loads(manifest.get("data", {}).get(DOCUMENT, ""))
+        config = {part: document[part] for part in CONFIG_PARTS}
+        return RevisionDetail(int(document["revision"]), canonical(config))
+    except (ValueError, KeyError, TypeError):
+        return None

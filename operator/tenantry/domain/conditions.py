@@ -1,0 +1,141 @@
+"""From the outcome of each part to the conditions, the phase and the status that tools trust.
+
+The one place where `Stalled` and `Retry` become conditions. The kstatus rules it keeps: Ready is always there;
+Reconciling and Stalled are there only while True, and never both; `lastTransitionTime` changes only with
+`status`; every condition names the generation that it speaks of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from tenantry.api.common import Condition
+from tenantry.domain.errors import PartError, Retry, Stalled
+
+PLAN_GRACE = timedelta(minutes=2)
+"""How long a Plan that is not there yet may still come, within the same sync, before it counts as a mistake."""
+
+MESSAGE_LIMIT = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one part ended: verified, or not and why."""
+
+    reason: str
+    message: str
+    error: PartError | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Return whether the part is as desired."""
+        return self.error is None
+
+    @classmethod
+    def failed(cls, error: PartError) -> Outcome:
+        """Return the outcome of a part that ended with an error."""
+        return cls(error.reason, error.message, error)
+
+
+def plan_not_found(
+    plan: str, field: str, present: Sequence[Condition], generation: int, now: datetime
+) -> PartError:
+    """Return the error for a Plan that does not exist.
+
+    For two minutes it may still come (Retry), then the user must act (Stalled); a changed spec begins anew.
+    """
+    message = f"{field} names plan {plan}, which does not exist: apply a Plan of that name, or name another"
+    stalled = find(present, "Stalled")
+    if stalled and stalled.reason == "PlanNotFound" and stalled.observed_generation == generation:
+        return Stalled("PlanNotFound", message)
+    reconciling = find(present, "Reconciling")
+    waiting = reconciling is not None and reconciling.reason == "PlanNotFound"
+    since = reconciling.last_transition_time if reconciling and waiting else now
+    left = (since + PLAN_GRACE - now).total_seconds()
+    if left <= 0:
+        return Stalled("PlanNotFound", message)
+    return Retry("PlanNotFound", message, left)
+
+
+def find(conditions: Sequence[Condition], kind: str) -> Condition | None:
+    """Return the condition of that type."""
+    return next((condition for condition in conditions if condition.type == kind), None)
+
+
+def is_true(conditions: Sequence[Condition], kind: str) -> bool:
+    """Return whether the condition of that type is there and True."""
+    condition = find(conditions, kind)
+    return condition is not None and condition.status == "True"
+
+
+def summarise(
+    parts: Mapping[str, Outcome],
+    present: Sequence[Condition],
+    *,
+    generation: int,
+    now: datetime,
+    ready_message: str,
+    suspended: tuple[str, str] | None = None,
+    also: Sequence[Outcome] = (),
+) -> list[Condition]:
+    """Return all conditions: one for each part, then Ready, and Suspended, Stalled or Reconciling where True.
+
+    parts: outcome by condition type, in the order in which their messages are shown. suspended: reason and
+    message of a suspension on purpose, which leaves Ready True. also: outcomes without a condition of their
+    own that Ready depends on too.
+    """
+    wanted = [
+        (kind, "True" if outcome.ready else "False", outcome.reason, outcome.message)
+        for kind, outcome in parts.items()
+    ]
+    failed = [outcome for outcome in (*parts.values(), *also) if outcome.error is not None]
+    stalled = [outcome for outcome in failed if isinstance(outcome.error, Stalled)]
+    # What the user must do stands before what only needs time.
+    first = next(iter(stalled or failed), None)
+    if first is None:
+        wanted.append(("Ready", "True", "Suspended" if suspended else "Ready", ready_message))
+    else:
+        messages = "; ".join(dict.fromkeys(outcome.message for outcome in stalled or failed))
+        wanted.append(("Ready", "False", first.reason, messages))
+        wanted.append(("Stalled" if stalled else "Reconciling", "True", first.reason, messages))
+    if suspended:
+        wanted.append(("Suspended", "True", *suspended))
+    return [
+        _condition(kind, status, reason, message, present, generation, now)
+        for kind, status, reason, message in wanted
+    ]
+
+
+def _condition(
+    kind: str,
+    status: str,
+    reason: str,
+    message: str,
+    present: Sequence[Condition],
+    generation: int,
+    now: datetime,
+) -> Condition:
+    before = find(present, kind)
+    changed = before is None or before.status != status
+    return Condition(
+        type=kind,
+        status=status,
+        reason=reason,
+        message=message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…",
+        observed_generation=generation,
+        last_transition_time=now if before is None or changed else before.last_transition_time,
+    )
+
+
+def phase(conditions: Sequence[Condition], *, namespace_ours: bool, was_ready: bool) -> str:
+    """Return the phase for people.
+
+    was_ready: the tenant has been Ready before; then a fault makes it Degraded, not Provisioning.
+    """
+    if is_true(conditions, "Ready"):
+        return "Suspended" if is_true(conditions, "Suspended") else "Ready"
+    if is_true(conditions, "Stalled"):
+        return "Degraded" if namespace_ours else "Pending"
+    return "Degraded" if was_ready else "Provisioning"

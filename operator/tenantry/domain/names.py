@@ -1,0 +1,50 @@
+"""Every name that users, other controllers and our own children are tied together by."""
+
+from __future__ import annotations
+
+MANAGER = "tenantry"
+"""The field manager of the operator's own writes, and the value of the managed-by label."""
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
+TENANT = "tenantry.dev/tenant"
+"""Label of each child: the tenant's name."""
+
+TENANT_UID = "tenantry.dev/tenant-uid"
+"""Annotation of each child: the UID of the Tenant that it was made for. A name comes again, a UID never."""
+
+ORIGIN = "tenantry.dev/namespace-origin"
+"""Annotation of the namespace: whether we created it (and may delete it) or adopted it (and release it)."""
+ORIGIN_CREATED = "created"
+ORIGIN_ADOPTED = "adopted"
+
+ADOPTABLE_BY = "tenantry.dev/adoptable-by"
+"""Annotation that a namespace's owner sets: the one tenant that may adopt it."""
+
+RESTORE_FROM = "tenantry.dev/restore-from"
+"""Annotation of a Tenant: the archive that a platform engineer allows it to take over."""
+
+FINALIZER = "tenantry.dev/cleanup"
+
+QUOTA = "tenantry"
+QUOTA_SUSPENDED = "tenantry-suspended"
+QUOTA_SYSTEM_CLASSES = "tenantry-system-classes"
+LIMIT_RANGE = "tenantry"
+SERVICE_ACCOUNT = "app"
+CONFIG_MAP = "tenant-config"
+REVISION_PREFIX = "tenant-config-"
+
+DEFAULT_DENY = "tenantry-default-deny"
+
+POD_SECURITY = "pod-security.kubernetes.io/"
+PROTECTED_LABEL_PREFIXES = ("tenantry.dev/", POD_SECURITY)
+"""Namespace labels that only we set: one that we did not set is taken off again."""
+
+
+def archive_name(tenant: str, uid: str) -> str:
+    """Return the name of the archive of that very tenant: its name and the first 8 digits of its UID."""
+    return f"{tenant}-{uid[:8]}"
+
+
+def revision_name(revision: int) -> str:
+    """Return the name of the ControllerRevision with that number."""
+    return f"{REVISION_PREFIX}{revision}"

@@ -1,0 +1,166 @@
+"""Whose namespace is it? The decision that keeps one tenant's mistake from touching anybody else's namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tenantry.api.archive import TenantArchive
+from tenantry.api.tenant import Tenant
+from tenantry.domain import names
+from tenantry.domain.errors import Retry, Stalled
+from tenantry.domain.observed import NamespaceDetail, Observed, TenantClaim
+
+Origin = Literal["created", "adopted"]
+
+TERMINATING_CHECK_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """The namespace is ours to write. `taken` says how it became so just now: an audit row is due."""
+
+    origin: Origin
+    taken: Literal["", "created", "adopted", "restored"] = ""
+    archive: str = ""
+
+
+def claim(
+    tenant: Tenant,
+    namespace: Observed | None,
+    child_uids: Collection[str],
+    rivals: Sequence[TenantClaim],
+    archives: Sequence[TenantArchive],
+) -> Ownership:
+    """Decide whether a tenant may have its namespace.
+
+    child_uids: the tenant UIDs that our children in it carry; they still tell whose it is when somebody has
+    stripped the namespace itself of labels and annotations. rivals: every Tenant that wants this namespace.
+
+    Raises Stalled where the user must act, Retry while the namespace is terminating.
+    """
+    if namespace is None:
+        _give_way_to_older(tenant, rivals)
+        return Ownership("created", "created")
+    owner = owner_of(namespace, child_uids)
+    if namespace.deleting and owner in (None, tenant.metadata.uid):
+        raise Retry("NamespaceTerminating", terminating(namespace), TERMINATING_CHECK_SECONDS)
+    if owner == tenant.metadata.uid:
+        return Ownership(_origin(tenant, namespace))
+    if owner is not None:
+        return _of_another(tenant, namespace, owner, rivals, archives)
+    _give_way_to_older(tenant, rivals)
+    return _unmarked(tenant, namespace)
+
+
+def owner_of(namespace: Observed, child_uids: Collection[str]) -> str | None:
+    """Return the UID of the Tenant that a namespace belongs to, None where it is not one of ours."""
+    if namespace.tenant_uid:
+        return namespace.tenant_uid
+    return next(iter(child_uids)) if len(set(child_uids)) == 1 else None
+
+
+def terminating(namespace: Observed) -> str:
+    """Return the sentence about a namespace that is being deleted, with what holds it."""
+    detail = namespace.detail
+    holding = detail.holding if isinstance(detail, NamespaceDetail) else ""
+    waits = f": {holding}" if holding else ""
+    return f"namespace {namespace.name} is being deleted and must be gone before it can be made anew{waits}"
+
+
+def _origin(tenant: Tenant, namespace: Observed) -> Origin:
+    """Return whether we made the namespace; where the mark is lost, the answer that deletes nothing foreign."""
+    detail = namespace.detail
+    mark = detail.annotations.get(names.ORIGIN) if isinstance(detail, NamespaceDetail) else None
+    if mark == names.ORIGIN_CREATED:
+        return "created"
+    if mark == names.ORIGIN_ADOPTED or tenant.spec.namespace.adoption == "IfMarked":
+        return "adopted"
+    return "created"
+
+
+def _give_way_to_older(tenant: Tenant, rivals: Sequence[TenantClaim]) -> None:
+    mine = (tenant.metadata.creation_timestamp, tenant.metadata.uid)
+    older = [rival for rival in rivals if rival.uid != tenant.metadata.uid and rival.seniority < mine]
+    if older:
+        first = min(older, key=lambda rival: rival.seniority)
+        raise Stalled(
+            "NamespaceClaimed",
+            f"namespace {tenant.namespace_name} is wanted by Tenant {first.name} too, which is older: delete one "
+            f"of the two, or create this one again with another spec.namespace.name",
+        )
+
+
+def _of_another(
+    tenant: Tenant,
+    namespace: Observed,
+    owner: str,
+    rivals: Sequence[TenantClaim],
+    archives: Sequence[TenantArchive],
+) -> Ownership:
+    """Decide about a namespace that carries the UID of another Tenant, alive or deleted."""
+    alive = next((rival for rival in rivals if rival.uid == owner), None)
+    if alive is not None:
+        raise Stalled(
+            "NamespaceClaimed",
+            f"namespace {namespace.name} belongs to Tenant {alive.name}: create this one again with another "
+            f"spec.namespace.name",
+        )
+    if namespace.deleting:
+        raise Retry("NamespaceTerminating", terminating(namespace), TERMINATING_CHECK_SECONDS)
+    if namespace.tenant != tenant.metadata.name:
+        raise Stalled(
+            "NamespaceNotOurs",
+            f"namespace {namespace.name} belongs to a former tenant {namespace.tenant or owner}: create this one "
+            f"again with another spec.namespace.name",
+        )
+    return _restore(tenant, namespace, owner, archives)
+
+
+def _restore(tenant: Tenant, namespace: Observed, owner: str, archives: Sequence[TenantArchive]) -> Ownership:
+    name = names.archive_name(tenant.metadata.name, owner)
+    archive = next((item for item in archives if item.spec.tenant_uid == owner), None)
+    allowed = (tenant.metadata.annotations or {}).get(names.RESTORE_FROM)
+    purging = archive is not None and archive.metadata.deletion_timestamp is not None
+    if purging:
+        raise Retry(
+            "ArchivePurging",
+            f"the data of the former tenant in namespace {namespace.name} is being purged ({name}): it must be "
+            f"gone before this tenant gets the namespace",
+            TERMINATING_CHECK_SECONDS,
+        )
+    same_owner = archive is not None and _same_address(archive.spec.owner.email, tenant.spec.owner.email)
+    if same_owner or allowed == name:
+        return Ownership(_origin(tenant, namespace), "restored", name)
+    raise Stalled(
+        "RestoreNotAllowed",
+        f"namespace {namespace.name} still holds the data of a former tenant {tenant.metadata.name} with another "
+        f"owner ({name}): set spec.owner.email to the former owner's, or annotate this Tenant with "
+        f"{names.RESTORE_FROM}={name} to take the data over, or delete TenantArchive {name} to purge it",
+    )
+
+
+def _same_address(one: str, other: str) -> bool:
+    return one.strip().casefold() == other.strip().casefold()
+
+
+def _unmarked(tenant: Tenant, namespace: Observed) -> Ownership:
+    detail = namespace.detail
+    marked_for = detail.annotations.get(names.ADOPTABLE_BY) if isinstance(detail, NamespaceDetail) else None
+    name = tenant.metadata.name
+    if tenant.spec.namespace.adoption != "IfMarked":
+        raise Stalled(
+            "NamespaceNotOurs",
+            f"namespace {namespace.name} exists and is not this tenant's: set spec.namespace.adoption to IfMarked "
+            f"and annotate the namespace with {names.ADOPTABLE_BY}={name}, or delete the namespace, or create "
+            f"this Tenant again with another spec.namespace.name",
+        )
+    if marked_for != name:
+        found = f"is marked for {marked_for}" if marked_for else "is not marked"
+        raise Stalled(
+            "NamespaceNotMarked",
+            f"namespace {namespace.name} exists and {found}: its owner must annotate it with "
+            f"{names.ADOPTABLE_BY}={name} before this tenant may adopt it",
+        )
+    return Ownership("adopted", "adopted")

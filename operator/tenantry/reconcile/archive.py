@@ -1,0 +1,118 @@
+"""One TenantArchive: hold the namespace closed until its time comes, then purge it; or see it restored."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from tenantry.api.archive import TenantArchive
+from tenantry.desired.owner import Manifest, Owner
+from tenantry.domain import conditions, names
+from tenantry.domain.conditions import Outcome
+from tenantry.domain.deletion import ArchiveStep, archive_step, leave
+from tenantry.domain.errors import PartError
+from tenantry.domain.observed import Observed
+from tenantry.domain.ownership import owner_of
+from tenantry.reconcile import record, report
+from tenantry.reconcile.enact import translated
+from tenantry.reconcile.farewell import close, depart, origin, uids
+from tenantry.reconcile.ports import Context
+from tenantry.reconcile.result import Key, Result
+
+
+async def reconcile(key: Key, cx: Context) -> Result:
+    """Do what is due about one archive; safe to run again after dying at any line."""
+    raw = await cx.objects.get("TenantArchive", key.name)
+    if raw is None:
+        return Result.done()
+    archive = TenantArchive.model_validate(raw)
+    if names.FINALIZER not in archive.metadata.finalizers:
+        if archive.deleting:
+            return Result.done()
+        raw = await cx.objects.patch(raw, {"finalizers": [*archive.metadata.finalizers, names.FINALIZER]})
+        if raw is None:
+            return Result.done()
+    name = archive.spec.namespace or f"tenant-{archive.spec.tenant}"
+    namespace = cx.seen.namespace(name)
+    owner = owner_of(namespace, uids(cx.seen.children(name))) if namespace else None
+    tenant = cx.seen.tenant(archive.spec.tenant)
+    step = archive_step(archive, namespace, owner, tenant, cx.clock.now())
+    if archive.status.phase in ("Restored", "Purged") and step in (ArchiveStep.RESTORED, ArchiveStep.PURGED):
+        return await _past(archive, raw, cx)
+    try:
+        return await _take(step, archive, raw, namespace, cx)
+    except PartError as error:
+        await _status(archive, raw, str(archive.status.phase or "Kept"), Outcome.failed(error), cx)
+        return report.result_of([error])
+
+
+async def _take(
+    step: ArchiveStep, archive: TenantArchive, raw: Manifest, namespace: Observed | None, cx: Context
+) -> Result:
+    uid = archive.metadata.uid
+    if step is ArchiveStep.RESTORED:
+        await _status(archive, raw, "Restored", Outcome("Restored", "a Tenant has taken the data over"), cx)
+        return await _past(archive, raw, cx)
+    if step is ArchiveStep.PURGED:
+        await record.intent(archive, cx, f"{uid}/purged", "Purged", "nothing of the tenant is left")
+        await _status(archive, raw, "Purged", Outcome("Purged", "nothing of the tenant is left"), cx)
+        return await _past(archive, raw, cx)
+    assert namespace is not None  # noqa: S101 - archive_step keeps or purges only what is there
+    if step is ArchiveStep.PURGE:
+        way = leave(origin(namespace, archive.spec.tenant_spec.get("namespace", {}).get("adoption", "Never")))
+        message = f"purging namespace {namespace.name}: " + (
+            "the archive was deleted"
+            if archive.deleting
+            else f"retention ended at {archive.spec.purge_after}"
+        )
+        await record.intent(archive, cx, f"{uid}/purging", "Purging", message)
+        await depart(way, namespace, cx)
+        return await _take(ArchiveStep.PURGED, archive, raw, None, cx)
+    owner = Owner(archive.spec.tenant, archive.spec.tenant_uid, namespace.name)
+    await close(owner, namespace, cx.seen.children(namespace.name), cx)
+    await _status(
+        archive, raw, "Kept", Outcome("Kept", f"namespace {namespace.name} is kept, access is cut"), cx
+    )
+    return Result(after=_seconds_until(archive, cx))
+
+
+async def _past(archive: TenantArchive, raw: Manifest, cx: Context) -> Result:
+    """Let an archive go that holds nothing more: at once where it was deleted, else after a while as a record."""
+    with translated():
+        if archive.deleting:
+            kept = [item for item in archive.metadata.finalizers if item != names.FINALIZER]
+            await cx.objects.patch(raw, {"finalizers": kept})
+            return Result.done()
+        left = archive.spec.purge_after + cx.policy.archive_history - cx.clock.now()
+        if left > timedelta(0):
+            return Result(after=left.total_seconds())
+        await cx.objects.delete("TenantArchive", archive.metadata.name, uid=archive.metadata.uid)
+    return Result.done()
+
+
+def _seconds_until(archive: TenantArchive, cx: Context) -> float:
+    return max(0.0, (archive.spec.purge_after - cx.clock.now()).total_seconds())
+
+
+async def _status(archive: TenantArchive, raw: Manifest, phase: str, outcome: Outcome, cx: Context) -> None:
+    listed = conditions.summarise(
+        {"NamespaceReady": outcome},
+        archive.status.conditions,
+        generation=archive.metadata.generation,
+        now=cx.clock.now(),
+        ready_message=outcome.message,
+    )
+    wanted = {
+        "observedGeneration": archive.metadata.generation,
+        "phase": phase,
+        "conditions": [
+            item.model_dump(by_alias=True, exclude_none=True, mode="json")
+            for item in listed
+            if item.type != "NamespaceReady"
+        ],
+    }
+    before = archive.status.model_dump(by_alias=True, exclude_none=True, mode="json")
+    if wanted != before:
+        with translated():
+            await report.write_status(raw, wanted, cx)
+        if before.get("phase") != phase:
+            await cx.objects.emit(raw, phase, outcome.message)

@@ -1,0 +1,158 @@
+"""Bring children to their desired state: apply what differs, take off what is surplus, prune what is left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from tenantry.desired import namespace as namespaces
+from tenantry.desired.children import Group, key
+from tenantry.desired.fingerprint import fingerprint
+from tenantry.desired.observe import observe
+from tenantry.desired.owner import Manifest
+from tenantry.domain import names
+from tenantry.domain.errors import PartError, Retry
+from tenantry.domain.observed import ChildKey, NamespaceDetail, Observed
+from tenantry.reconcile.ports import Conflict, Context, Refused, Unavailable
+
+CONFLICT_DELAY_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """A child that was put back: what had happened to it, and what tells this time from any other."""
+
+    child: ChildKey
+    what: str
+    mark: str
+
+
+def repair_of(
+    child: ChildKey, seen: Observed | None, deleted: Collection[ChildKey], now: datetime
+) -> Repair | None:
+    """Return what somebody else had done to a child that was written just now.
+
+    None where it is new, or where it was our own change of mind (an edited Plan or Tenant).
+    """
+    if seen is None:
+        return Repair(child, "deleted", now.isoformat()) if child in deleted else None
+    if seen.writer.startswith(names.MANAGER):
+        return None
+    return Repair(child, f"changed by {seen.writer}", seen.resource_version)
+
+
+async def apply_namespace(desired: Manifest, seen: Observed | None, cx: Context) -> Observed:
+    """Bring the namespace to its desired labels and annotations; return it as it is then."""
+    if seen is not None and namespaces.matches(desired, seen):
+        return seen
+    with translated():
+        stored = await cx.objects.apply(desired)
+        now = observe(stored)
+        detail = now.detail
+        surplus = namespaces.surplus(desired, detail) if isinstance(detail, NamespaceDetail) else {}
+        if surplus:
+            stored = await cx.objects.patch(stored, surplus) or stored
+            now = observe(stored)
+    return now
+
+
+async def apply_group(
+    group: Group, seen: Mapping[ChildKey, Observed], cx: Context, repairs: list[Repair]
+) -> PartError | None:
+    """Bring a group of children to their desired state; return the first error.
+
+    After an error only what is there already is still kept right: nobody is let in before the limits stand.
+    """
+    first: PartError | None = None
+    for wave in group.waves:
+        due = wave if first is None else [manifest for manifest in wave if key(manifest) in seen]
+        error = await _all(_ensure(manifest, seen.get(key(manifest)), cx, repairs) for manifest in due)
+        first = first or error
+    wanted = {key(manifest) for manifest in group.manifests}
+    surplus = [item for child, item in seen.items() if child.kind in group.prune and child not in wanted]
+    return first or await _all(_remove(item, cx) for item in surplus)
+
+
+async def _all(steps: Iterable[Coroutine[Any, Any, None]]) -> PartError | None:
+    """Run steps side by side to their ends; return the first PartError, raise anything else."""
+    errors = [error for error in await asyncio.gather(*steps, return_exceptions=True) if error is not None]
+    for error in errors:
+        if not isinstance(error, PartError):
+            raise error
+    return next((error for error in errors if isinstance(error, PartError)), None)
+
+
+async def _ensure(desired: Manifest, seen: Observed | None, cx: Context, repairs: list[Repair]) -> None:
+    wanted, child = fingerprint(desired), key(desired)
+    deleted = cx.seen.deleted(desired["metadata"].get("namespace", ""))
+    if seen is not None and not seen.deleting and seen.fingerprint == wanted:
+        return
+    with translated():
+        if seen is not None and seen.deleting:
+            await _let_go(seen, cx)
+        stored = await _write(desired, wanted, seen, cx)
+    if observe(stored).fingerprint != wanted:
+        raise Retry(
+            "ChildDiffers",
+            f"{child} does not stay as it was written: another controller or an admission webhook changes it",
+        )
+    repair = repair_of(child, seen, deleted, cx.clock.now())
+    if repair is not None:
+        repairs.append(repair)
+        cx.watch.repaired(child.kind)
+
+
+async def _write(desired: Manifest, wanted: str, seen: Observed | None, cx: Context) -> Manifest:
+    """Apply; take off what others added by a replace; make anew what cannot be changed in place."""
+    try:
+        stored = await cx.objects.apply(desired)
+        if observe(stored).fingerprint == wanted:
+            return stored
+        return await cx.objects.replace(_replacement(desired, stored))
+    except Refused:
+        # roleRef, scopes and immutable ConfigMaps cannot be changed, only made anew.
+        if seen is None or seen.kind == "Namespace":
+            raise
+        await cx.objects.delete(seen.kind, seen.name, seen.namespace, uid=seen.uid)
+        return await cx.objects.apply(desired)
+
+
+def _replacement(desired: Manifest, stored: Manifest) -> Manifest:
+    """Return the desired object with what identifies the stored one, and nothing else of it."""
+    kept = {name: stored["metadata"][name] for name in ("uid", "resourceVersion")}
+    return {**desired, "metadata": {**desired["metadata"], **kept}}
+
+
+async def _let_go(seen: Observed, cx: Context) -> None:
+    """Take finalizers that are not ours off a child that is being deleted, so that it can come again."""
+    stored = await cx.objects.get(seen.kind, seen.name, seen.namespace)
+    if stored is None or stored["metadata"].get("uid") != seen.uid:
+        return
+    if stored["metadata"].get("finalizers"):
+        await cx.objects.patch(stored, {"finalizers": None})
+
+
+async def _remove(item: Observed, cx: Context) -> None:
+    with translated():
+        if item.deleting:
+            await _let_go(item, cx)
+        else:
+            await cx.objects.delete(item.kind, item.name, item.namespace, uid=item.uid)
+
+
+class translated:  # noqa: N801 - reads as a clause of `with`
+    """Turn what the API server answers into a part's error, for the tenant's conditions."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _type: Any, error: BaseException | None, _trace: Any) -> None:
+        if isinstance(error, Conflict):
+            raise Retry("Conflict", f"changed by somebody else meanwhile: {error}", CONFLICT_DELAY_SECONDS)
+        if isinstance(error, Refused):
+            raise Retry("Refused", f"the API server refuses: {error}") from error
+        if isinstance(error, Unavailable):
+            raise Retry("ApiUnavailable", str(error), error.retry_after) from error

@@ -1,0 +1,202 @@
+"""A Tenant that is being deleted: archive and close its namespace, or remove it, or give it back.
+
+    Retain   audit row, TenantArchive, access cut, finalizer off; the archive's own reconcile goes on from there
+    Delete   audit row, namespace deleted and awaited, finalizer off
+    adopted  the same, but the namespace is released instead of deleted
+
+Each step is safe to do again: names, times and identities come from the Tenant's UID and deletion time alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tenantry.api.common import API_VERSION, Condition, rfc3339
+from tenantry.api.tenant import Tenant
+from tenantry.desired import children
+from tenantry.desired.namespace import namespace as build_namespace
+from tenantry.desired.owner import Manifest, Owner
+from tenantry.domain import conditions, names
+from tenantry.domain.conditions import Outcome
+from tenantry.domain.deletion import Farewell, farewell, leave, purge_after
+from tenantry.domain.errors import PartError, Retry
+from tenantry.domain.observed import ChildKey, NamespaceDetail, Observed
+from tenantry.domain.ownership import TERMINATING_CHECK_SECONDS, owner_of, terminating
+from tenantry.reconcile import record, report
+from tenantry.reconcile.enact import Repair, apply_group, apply_namespace, translated
+from tenantry.reconcile.ports import Context
+from tenantry.reconcile.result import Result
+
+
+async def finalize(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
+    """Take leave of a deleted Tenant; its finalizer comes off when nothing more needs its spec."""
+    if names.FINALIZER not in tenant.metadata.finalizers:
+        return Result.done()
+    namespace = cx.seen.namespace(tenant.namespace_name)
+    shelf = cx.seen.children(tenant.namespace_name)
+    owner = owner_of(namespace, uids(shelf)) if namespace else None
+    try:
+        match farewell(tenant, namespace, owner, origin(namespace, tenant.spec.namespace.adoption)):
+            case Farewell.RETAIN:
+                assert namespace is not None  # noqa: S101 - there is something to retain
+                await _retain(tenant, raw, namespace, shelf, cx)
+            case Farewell.NOTHING:
+                await _record(tenant, "Deleted", "deleted; it has no namespace of its own", cx)
+            case way:
+                assert namespace is not None  # noqa: S101 - there is something to leave
+                await _record(tenant, "Deleted", f"deleted; {_left(way, namespace.name)}", cx)
+                await depart(way, namespace, cx)
+        with translated():
+            kept = [item for item in tenant.metadata.finalizers if item != names.FINALIZER]
+            await cx.objects.patch(raw, {"finalizers": kept})
+    except PartError as error:
+        return await _waits(tenant, raw, error, cx)
+    return Result.done()
+
+
+async def depart(way: Farewell, namespace: Observed, cx: Context) -> None:
+    """Delete or release a namespace; raises Retry until it is done."""
+    if way is Farewell.RELEASE:
+        await release(namespace, cx)
+        return
+    if not namespace.deleting:
+        with translated():
+            # The version is a condition: a Tenant that takes the namespace over meanwhile keeps it.
+            await cx.objects.delete(
+                "Namespace", namespace.name, uid=namespace.uid, resource_version=namespace.resource_version
+            )
+    left = cx.seen.namespace(namespace.name)
+    if left is not None:
+        raise Retry("NamespaceTerminating", terminating(left), TERMINATING_CHECK_SECONDS)
+
+
+async def release(namespace: Observed, cx: Context) -> None:
+    """Take our children and marks off an adopted namespace and leave it to its owner."""
+    for child in list(cx.seen.children(namespace.name).values()):
+        with translated():
+            await cx.objects.delete(child.kind, child.name, child.namespace, uid=child.uid)
+    detail = namespace.detail
+    with translated():
+        bare = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace.name}}
+        stored = await cx.objects.apply(bare)
+        labels = {key: None for key in _ours(detail) if key in stored["metadata"].get("labels", {})}
+        marks = {
+            key: None
+            for key in (names.TENANT_UID, names.ORIGIN)
+            if key in stored["metadata"].get("annotations", {})
+        }
+        if labels or marks:
+            await cx.objects.patch(stored, {"labels": labels, "annotations": marks})
+
+
+async def close(
+    owner: Owner, namespace: Observed, shelf: Mapping[ChildKey, Observed], cx: Context
+) -> list[Repair]:
+    """Cut access to a retained namespace, and keep it cut; raises PartError."""
+    detail = namespace.detail
+    labels = detail.labels if isinstance(detail, NamespaceDetail) else {}
+    marks = (names.MANAGED_BY, names.TENANT)
+    own = detail.owned_labels if isinstance(detail, NamespaceDetail) else frozenset()
+    manifest = build_namespace(
+        owner,
+        pod_security=labels.get(f"{names.POD_SECURITY}enforce", "restricted"),
+        labels={
+            key: value
+            for key, value in labels.items()
+            if key in own and key not in marks and not key.startswith(names.POD_SECURITY)
+        },
+        origin=origin(namespace, "Never"),
+    )
+    await apply_namespace(manifest, namespace, cx)
+    repairs: list[Repair] = []
+    error = await apply_group(children.archived_group(owner), shelf, cx, repairs)
+    if error is not None:
+        raise error
+    return repairs
+
+
+def origin(namespace: Observed | None, adoption: str) -> str:
+    """Return whether we made a namespace; where the mark is lost, the spec's word for it."""
+    detail = namespace.detail if namespace else None
+    mark = detail.annotations.get(names.ORIGIN) if isinstance(detail, NamespaceDetail) else None
+    return mark or (names.ORIGIN_ADOPTED if adoption == "IfMarked" else names.ORIGIN_CREATED)
+
+
+def uids(shelf: Mapping[ChildKey, Observed]) -> set[str]:
+    """Return the tenant UIDs that children carry."""
+    return {child.tenant_uid for child in shelf.values() if child.tenant_uid}
+
+
+async def _retain(
+    tenant: Tenant, raw: Manifest, namespace: Observed, shelf: Mapping[ChildKey, Observed], cx: Context
+) -> None:
+    archive = _archive(tenant, raw)
+    name = archive["metadata"]["name"]
+    until = archive["spec"]["purgeAfter"]
+    await _record(tenant, "Archived", f"deleted; {name} keeps namespace {namespace.name} until {until}", cx)
+    with translated():
+        if await cx.objects.get("TenantArchive", name) is None:
+            await cx.objects.apply(archive)
+    await close(Owner(tenant.metadata.name, tenant.metadata.uid, namespace.name), namespace, shelf, cx)
+
+
+def _archive(tenant: Tenant, raw: Manifest) -> Manifest:
+    spec: dict[str, Any] = {
+        "tenant": tenant.metadata.name,
+        "tenantUID": tenant.metadata.uid,
+        "owner": {"email": tenant.spec.owner.email},
+        "tenantSpec": raw["spec"],
+        "namespace": tenant.namespace_name,
+        "purgeAfter": rfc3339(purge_after(tenant)),
+    }
+    if tenant.status.placement is not None:
+        spec["placement"] = tenant.status.placement.model_dump(by_alias=True, mode="json")
+    name = names.archive_name(tenant.metadata.name, tenant.metadata.uid)
+    metadata = {"name": name, "finalizers": [names.FINALIZER]}
+    return {"apiVersion": API_VERSION, "kind": "TenantArchive", "metadata": metadata, "spec": spec}
+
+
+def _ours(detail: Any) -> list[str]:
+    labels = detail.labels if isinstance(detail, NamespaceDetail) else {}
+    ours = (names.MANAGED_BY, names.TENANT)
+    return [key for key in labels if key in ours or key.startswith(names.POD_SECURITY)]
+
+
+def _left(way: Farewell, namespace: str) -> str:
+    return f"namespace {namespace} is {'given back' if way is Farewell.RELEASE else 'removed'}"
+
+
+async def _record(tenant: Tenant, action: str, message: str, cx: Context) -> None:
+    before = tenant.spec.model_dump(by_alias=True, exclude_none=True, mode="json")
+    identity = f"{tenant.metadata.uid}/{action.lower()}"
+    await record.intent(tenant, cx, identity, action, message, actor="unknown", before=before)
+
+
+async def _waits(tenant: Tenant, raw: Manifest, error: PartError, cx: Context) -> Result:
+    """Say in the conditions what the deletion waits for."""
+    listed = conditions.summarise(
+        {"NamespaceReady": Outcome.failed(error)},
+        tenant.status.conditions,
+        generation=tenant.metadata.generation,
+        now=cx.clock.now(),
+        ready_message="",
+    )
+    status = tenant.status.model_dump(by_alias=True, exclude_none=True, mode="json")
+    status.pop("placement", None)
+    wanted = {
+        **status,
+        "observedGeneration": tenant.metadata.generation,
+        "phase": "Deleting",
+        "conditions": [_dump(item) for item in listed],
+    }
+    if wanted != status:
+        await report.write_status(raw, wanted, cx)
+    return report.result_of([error])
+
+
+def _dump(condition: Condition) -> dict[str, Any]:
+    return condition.model_dump(by_alias=True, exclude_none=True, mode="json")
+
+
+__all__ = ["close", "depart", "finalize", "leave", "origin", "release", "uids"]

@@ -1,0 +1,53 @@
+"""One Plan: how many tenants are on it, and an audit row for each edit. Tenants follow a Plan by themselves."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from tenantry.api.plan import Plan
+from tenantry.domain import conditions
+from tenantry.domain.conditions import Outcome
+from tenantry.domain.errors import Retry
+from tenantry.reconcile import record, report
+from tenantry.reconcile.ports import Context, Unavailable
+from tenantry.reconcile.result import Key, Result
+
+
+async def reconcile(key: Key, cx: Context) -> Result:
+    """Report on one Plan; safe to run again after dying at any line."""
+    raw = await cx.objects.get("Plan", key.name)
+    if raw is None:
+        return Result.done()
+    try:
+        plan = Plan.model_validate(raw)
+    except ValidationError as error:
+        return await report.unreadable(raw, error, cx)
+    count = len(cx.seen.tenants_on(plan.metadata.name))
+    outcome = Outcome("Ready", "valid, in use" if count else "valid, not in use")
+    rows = []
+    if plan.status.observed_generation != plan.metadata.generation:
+        try:
+            change = await record.spec_change(plan, raw, cx)
+            await cx.audit.record([change])
+            rows = [change]
+        except Unavailable as error:
+            problem = f"a change could not be written to the audit log: {error}"
+            outcome = Outcome.failed(Retry("LedgerUnavailable", problem))
+    listed = conditions.summarise(
+        {},
+        plan.status.conditions,
+        generation=plan.metadata.generation,
+        now=cx.clock.now(),
+        ready_message=outcome.message,
+        also=(outcome,),
+    )
+    wanted = {
+        "observedGeneration": plan.metadata.generation,
+        "tenants": count,
+        "conditions": [item.model_dump(by_alias=True, exclude_none=True, mode="json") for item in listed],
+    }
+    if wanted != plan.status.model_dump(by_alias=True, exclude_none=True, mode="json"):
+        await report.write_status(raw, wanted, cx)
+    for row in rows:
+        await cx.objects.emit(raw, row.action, row.message)
+    return report.result_of([outcome.error] if outcome.error else [])

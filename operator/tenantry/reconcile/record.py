@@ -1,0 +1,141 @@
+"""The audit rows of what a reconcile changed or found changed, each recorded at most once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tenantry.api.common import Resource
+from tenantry.api.tenant import Tenant
+from tenantry.domain import names
+from tenantry.domain.audit import AuditEntry, actor_of
+from tenantry.domain.errors import Retry
+from tenantry.domain.ownership import Ownership
+from tenantry.reconcile.ports import Context, Unavailable
+
+if TYPE_CHECKING:
+    from tenantry.reconcile.report import Progress
+
+SPEC = "spec"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What an Event says of an audit row."""
+
+    action: str
+    message: str
+    warning: bool = False
+
+
+async def of_tenant(progress: Progress, cx: Context) -> list[Row]:
+    """Record what changed about a tenant; return it for the Events. Raises Unavailable."""
+    entries: list[AuditEntry] = []
+    if progress.tenant.status.observed_generation != progress.tenant.metadata.generation:
+        entries.append(await spec_change(progress.tenant, progress.raw, cx))
+    entries.extend(_revision(progress, cx))
+    entries.extend(_repairs(progress, cx))
+    if entries:
+        await cx.audit.record(entries)
+    return [Row(entry.action, entry.message, warning=entry.action == "Repaired") for entry in entries]
+
+
+async def spec_change(subject: Resource, raw: dict[str, Any], cx: Context) -> AuditEntry:
+    """Return the row for the present generation of an object's spec."""
+    uid, generation = subject.metadata.uid, subject.metadata.generation
+    identity = f"{uid}/{SPEC}/{generation}"
+    last = await cx.audit.latest(uid, f"{uid}/{SPEC}/")
+    before = last.after if last is not None and last.identity != identity else None
+    after = raw.get("spec") or {}
+    action, message = _what_changed(before, after)
+    return entry(subject, cx, identity, action, message, before=before, after=after)
+
+
+def _what_changed(before: dict[str, Any] | None, after: dict[str, Any]) -> tuple[str, str]:
+    if before is None:
+        return "Created", "created"
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    message = "changed: " + ", ".join(f"spec.{name}" for name in changed)
+    if "suspended" in changed:
+        return ("Suspended" if after.get("suspended") else "Resumed"), message
+    return ("PlanChanged" if "plan" in changed else "SpecChanged"), message
+
+
+def _revision(progress: Progress, cx: Context) -> list[AuditEntry]:
+    subject, config = progress.tenant, progress.config
+    present = subject.status.config_revision
+    if config is None or config.active is None or config.active.number == present:
+        return []
+    number = config.active.number
+    before = next((item.value for item in config.kept if item.number == present), None)
+    back = present is not None and number < present
+    message = f"configuration revision {number}" + (f" instead of {present}" if present else "")
+    identity = f"{subject.metadata.uid}/config/{number}@{subject.metadata.generation}"
+    action = "ConfigRolledBack" if back else "ConfigChanged"
+    return [entry(subject, cx, identity, action, message, before=before, after=config.active.value)]
+
+
+def _repairs(progress: Progress, cx: Context) -> list[AuditEntry]:
+    subject = progress.tenant
+    return [
+        entry(
+            subject,
+            cx,
+            f"{subject.metadata.uid}/repair/{repair.child}/{repair.mark}",
+            "Repaired",
+            f"put back {repair.child} in namespace {subject.namespace_name}, which was {repair.what}",
+            actor=repair.what.removeprefix("changed by ") if repair.what != "deleted" else "unknown",
+        )
+        for repair in progress.repairs
+    ]
+
+
+async def takeover(tenant: Tenant, ownership: Ownership, cx: Context) -> None:
+    """Record that a tenant takes a namespace over, before it does. Raises Retry without the ledger."""
+    if ownership.taken == "restored":
+        action, message = (
+            "Restored",
+            f"restored namespace {tenant.namespace_name} from archive {ownership.archive}",
+        )
+    else:
+        action, message = "Adopted", f"adopted namespace {tenant.namespace_name}"
+    await intent(tenant, cx, f"{tenant.metadata.uid}/{action.lower()}", action, message)
+
+
+async def intent(
+    subject: Resource, cx: Context, identity: str, action: str, message: str, **more: Any
+) -> None:
+    """Record what is about to be done and cannot be undone. Raises Retry without the ledger."""
+    try:
+        await cx.audit.record([entry(subject, cx, identity, action, message, **more)])
+    except Unavailable as error:
+        raise Retry("LedgerUnavailable", f"waits for the audit log: {error}") from error
+
+
+def entry(
+    subject: Resource,
+    cx: Context,
+    identity: str,
+    action: str,
+    message: str,
+    *,
+    actor: str | None = None,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+) -> AuditEntry:
+    """Return an audit row about an object of ours; who did it comes from managedFields where not given."""
+    metadata = subject.metadata
+    tenant = getattr(getattr(subject, "spec", None), "tenant", None)
+    return AuditEntry(
+        identity=identity,
+        at=cx.clock.now(),
+        actor=actor or actor_of(metadata.managed_fields, ours=names.MANAGER),
+        action=action,
+        kind=subject.kind,
+        name=metadata.name,
+        uid=metadata.uid,
+        tenant=metadata.name if subject.kind == "Tenant" else tenant,
+        before=before,
+        after=after,
+        message=message,
+    )

@@ -1,0 +1,165 @@
+"""The end of a reconcile: audit rows, Events, one status patch, and when to look again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from tenantry.api.common import Condition
+from tenantry.api.tenant import Tenant
+from tenantry.desired.owner import Manifest
+from tenantry.domain import conditions
+from tenantry.domain.conditions import Outcome
+from tenantry.domain.configuration import Configuration
+from tenantry.domain.errors import PartError, Retry, Stalled
+from tenantry.domain.ownership import Ownership
+from tenantry.reconcile import record
+from tenantry.reconcile.enact import Repair
+from tenantry.reconcile.ports import Context, Unavailable
+from tenantry.reconcile.result import Result
+
+
+@dataclass(slots=True)
+class Progress:
+    """What one reconcile of a Tenant has come to, part by part."""
+
+    tenant: Tenant
+    raw: Manifest
+    plan: str
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    ownership: Ownership | None = None
+    config: Configuration | None = None
+    repairs: list[Repair] = field(default_factory=list)
+    unrecorded: list[Outcome] = field(default_factory=list)
+
+    @property
+    def was_ready(self) -> bool:
+        """Return whether the tenant has been Ready before: it has a configuration in effect."""
+        return self.tenant.status.config_revision is not None
+
+
+async def tenant(progress: Progress, cx: Context) -> Result:
+    """Write audit rows first, then the status that says the spec has been dealt with, then Events."""
+    subject = progress.tenant
+    try:
+        rows = await record.of_tenant(progress, cx)
+    except Unavailable as error:
+        # The children are right already; only this tenant's report waits for the ledger.
+        problem = Retry("LedgerUnavailable", f"a change could not be written to the audit log: {error}")
+        progress.unrecorded.append(Outcome.failed(problem))
+        rows = []
+    status = tenant_status(progress, cx)
+    before = subject.status.model_dump(by_alias=True, exclude_none=True, mode="json")
+    before.pop("placement", None)
+    if before != status:
+        await write_status(progress.raw, status, cx)
+        _first_ready(subject, status, cx)
+    await _emit(progress, rows, status, cx)
+    return _result(progress)
+
+
+def tenant_status(progress: Progress, cx: Context) -> dict[str, Any]:
+    """Return the whole status that the operator's field manager owns."""
+    subject, now = progress.tenant, cx.clock.now()
+    suspended = None
+    if subject.spec.suspended:
+        suspended = ("Requested", "suspended by spec.suspended: set it to false to resume")
+    active = progress.config.active if progress.config else None
+    revision = active.number if active else subject.status.config_revision
+    listed = conditions.summarise(
+        progress.outcomes,
+        subject.status.conditions,
+        generation=subject.metadata.generation,
+        now=now,
+        ready_message=_ready_message(subject, progress.plan, revision),
+        suspended=suspended,
+        also=progress.unrecorded,
+    )
+    ours = progress.ownership is not None
+    phase = conditions.phase(listed, namespace_ours=ours, was_ready=progress.was_ready)
+    status: dict[str, Any] = {
+        "observedGeneration": subject.metadata.generation,
+        "phase": phase,
+        "plan": progress.plan,
+        "conditions": [_dump(condition) for condition in listed],
+    }
+    if ours:
+        status["namespace"] = subject.namespace_name
+    if revision is not None and ours:
+        status["configRevision"] = revision
+    return status
+
+
+def _ready_message(subject: Tenant, plan: str, revision: int | None) -> str:
+    place = f"namespace {subject.namespace_name}, plan {plan}, configuration revision {revision}"
+    return f"suspended on purpose: {place}" if subject.spec.suspended else place
+
+
+def _dump(condition: Condition) -> dict[str, Any]:
+    return condition.model_dump(by_alias=True, exclude_none=True, mode="json")
+
+
+async def write_status(raw: Manifest, status: dict[str, Any], cx: Context) -> None:
+    """Apply the status of the very object that was read: another by the same name is a conflict."""
+    metadata = {"name": raw["metadata"]["name"], "uid": raw["metadata"]["uid"]}
+    await cx.objects.apply_status(
+        {"apiVersion": raw["apiVersion"], "kind": raw["kind"], "metadata": metadata, "status": status}
+    )
+
+
+async def unreadable(raw: Manifest, error: ValidationError, cx: Context) -> Result:
+    """Report an object that passed another version's schema but makes no sense to this one."""
+    first = error.errors()[0]
+    field_name = ".".join(str(part) for part in first["loc"])
+    problem = Stalled("InvalidSpec", f"{field_name}: {first['msg']}: correct it and apply again")
+    present = [
+        Condition.model_validate(item) for item in (raw.get("status") or {}).get("conditions", []) if item
+    ]
+    generation = raw["metadata"].get("generation", 0)
+    listed = conditions.summarise(
+        {"SpecValid": Outcome.failed(problem)},
+        present,
+        generation=generation,
+        now=cx.clock.now(),
+        ready_message="",
+    )
+    wanted = [_dump(condition) for condition in listed if condition.type != "SpecValid"]
+    status = {"observedGeneration": generation, "conditions": wanted}
+    if [_dump(item) for item in present] != wanted:
+        await write_status(raw, status, cx)
+    return Result(outcome="stalled")
+
+
+def _first_ready(subject: Tenant, status: dict[str, Any], cx: Context) -> None:
+    if subject.status.config_revision is None and status.get("phase") == "Ready":
+        cx.watch.became_ready((cx.clock.now() - subject.metadata.creation_timestamp).total_seconds())
+
+
+async def _emit(progress: Progress, rows: list[record.Row], status: dict[str, Any], cx: Context) -> None:
+    for row in rows:
+        await cx.objects.emit(progress.raw, row.action, row.message, warning=row.warning)
+    before = conditions.find(progress.tenant.status.conditions, "Ready")
+    after = conditions.find([Condition.model_validate(item) for item in status["conditions"]], "Ready")
+    if after is None or (before and (before.status, before.reason) == (after.status, after.reason)):
+        return
+    if not rows or after.status != "True":
+        await cx.objects.emit(progress.raw, after.reason, after.message, warning=after.status != "True")
+
+
+def _result(progress: Progress) -> Result:
+    outcomes = [*progress.outcomes.values(), *progress.unrecorded]
+    return result_of([outcome.error for outcome in outcomes if outcome.error is not None])
+
+
+def result_of(errors: Sequence[PartError]) -> Result:
+    """Return what the queue is to do after these errors: back off, look again after a delay, or nothing."""
+    retries = [error for error in errors if isinstance(error, Retry)]
+    after = min((error.delay for error in retries if error.delay is not None), default=None)
+    if any(error.delay is None for error in retries):
+        return Result(after=after, failed=True, outcome="retry")
+    if retries:
+        return Result(after=after, outcome="waiting")
+    return Result(outcome="stalled" if errors else "ok")

@@ -1,0 +1,209 @@
+"""One Tenant: read everything, decide, apply, report.
+
+gone            nothing to do
+being deleted   reconcile.farewell
+else            finalizer, then namespace, policy and configuration, each a part with its own condition;
+                a part that stalls never blocks the others; then one status patch says how it stands
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from tenantry.api.plan import Plan, PodSecurity
+from tenantry.api.tenant import Tenant
+from tenantry.desired import children
+from tenantry.desired.namespace import namespace as build_namespace
+from tenantry.desired.owner import Access, Manifest, Owner
+from tenantry.domain import conditions, names
+from tenantry.domain.conditions import Outcome
+from tenantry.domain.configuration import (
+    Config,
+    Configuration,
+    Revision,
+    configure,
+    refusal,
+    resolve,
+)
+from tenantry.domain.errors import PartError
+from tenantry.domain.observed import ChildKey, NamespaceDetail, Observed, RevisionDetail
+from tenantry.domain.ownership import Ownership, claim
+from tenantry.reconcile import farewell, record, report
+from tenantry.reconcile.enact import apply_group, apply_namespace
+from tenantry.reconcile.ports import Context
+from tenantry.reconcile.result import Key, Result
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything read for one reconcile. `no_plan`: why there is no plan, where there is none."""
+
+    namespace: Observed | None
+    children: Mapping[ChildKey, Observed]
+    plan_name: str
+    plan: Plan | None
+    no_plan: PartError | None
+
+    @property
+    def owners(self) -> set[str]:
+        """Return the tenant UIDs that our children in the namespace carry."""
+        return {child.tenant_uid for child in self.children.values() if child.tenant_uid}
+
+
+async def reconcile(key: Key, cx: Context) -> Result:
+    """Bring one tenant to its desired state; safe to run again after dying at any line."""
+    raw = await cx.objects.get("Tenant", key.name)
+    if raw is None:
+        return Result.done()
+    try:
+        tenant = Tenant.model_validate(raw)
+    except ValidationError as error:
+        return await report.unreadable(raw, error, cx)
+    if tenant.deleting:
+        return await farewell.finalize(tenant, raw, cx)
+    if names.FINALIZER not in tenant.metadata.finalizers:
+        marked = await cx.objects.patch(raw, {"finalizers": [*tenant.metadata.finalizers, names.FINALIZER]})
+        if marked is None:
+            return Result.done()
+        raw = marked
+    return await _provision(tenant, raw, cx)
+
+
+async def _provision(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
+    facts = observe(tenant, cx)
+    progress = report.Progress(tenant, raw, plan=facts.plan_name)
+    try:
+        ownership = claim(
+            tenant,
+            facts.namespace,
+            facts.owners,
+            cx.seen.claims(tenant.namespace_name),
+            cx.seen.archives_of(tenant.metadata.name),
+        )
+        if ownership.taken in ("adopted", "restored"):
+            await record.takeover(tenant, ownership, cx)
+        namespace = await _namespace(tenant, facts, ownership, cx)
+    except PartError as error:
+        progress.outcomes["NamespaceReady"] = Outcome.failed(error)
+        return await report.tenant(progress, cx)
+    progress.ownership = ownership
+    progress.outcomes["NamespaceReady"] = Outcome("Ready", f"namespace {namespace.name} is in place")
+    await _policy(tenant, facts, progress, cx)
+    await _configuration(tenant, facts, namespace, progress, cx)
+    return await report.tenant(progress, cx)
+
+
+def observe(tenant: Tenant, cx: Context) -> Facts:
+    """Read all that the decisions need."""
+    name = tenant.namespace_name
+    plan_name = tenant.spec.plan or cx.policy.default_plan
+    plan = cx.seen.plan(plan_name)
+    no_plan = None
+    if plan is None:
+        field = "spec.plan" if tenant.spec.plan else "the setting TENANTRY_DEFAULT_PLAN (spec.plan is unset)"
+        no_plan = conditions.plan_not_found(
+            plan_name, field, tenant.status.conditions, tenant.metadata.generation, cx.clock.now()
+        )
+    return Facts(cx.seen.namespace(name), cx.seen.children(name), plan_name, plan, no_plan)
+
+
+async def _namespace(tenant: Tenant, facts: Facts, ownership: Ownership, cx: Context) -> Observed:
+    manifest = build_namespace(
+        _owner(tenant),
+        pod_security=_pod_security(facts),
+        labels=tenant.spec.namespace.labels,
+        origin=ownership.origin,
+    )
+    return await apply_namespace(manifest, facts.namespace, cx)
+
+
+def _pod_security(facts: Facts) -> str:
+    if facts.plan is not None:
+        return str(facts.plan.spec.pod_security)
+    detail = facts.namespace.detail if facts.namespace else None
+    present = (
+        detail.labels.get(f"{names.POD_SECURITY}enforce") if isinstance(detail, NamespaceDetail) else None
+    )
+    # Without its plan a tenant keeps the level that it had.
+    return PodSecurity.BASELINE if present == PodSecurity.BASELINE else PodSecurity.RESTRICTED
+
+
+async def _policy(tenant: Tenant, facts: Facts, progress: report.Progress, cx: Context) -> None:
+    level = Access.SUSPENDED if tenant.spec.suspended else Access.OPEN
+    if facts.plan is None:
+        group = children.planless_group(_owner(tenant), tenant.spec, level)
+    else:
+        group = children.policy_group(_owner(tenant), tenant.spec, facts.plan.spec, level, cx.policy.around)
+    error = await apply_group(group, facts.children, cx, progress.repairs)
+    if not progress.was_ready:
+        error = error or facts.no_plan
+    progress.outcomes["PolicyReady"] = (
+        Outcome.failed(error) if error else Outcome("Ready", "quotas, network and access are as desired")
+    )
+
+
+async def _configuration(
+    tenant: Tenant, facts: Facts, namespace: Observed, progress: report.Progress, cx: Context
+) -> None:
+    wanted, dropped = _wanted_config(tenant, facts)
+    kept = [
+        Revision(child.detail.revision, child.detail.config)
+        for child in facts.children.values()
+        if child.kind == "ControllerRevision" and isinstance(child.detail, RevisionDetail)
+    ]
+    current = current_revision(tenant, facts)
+    decided = configure(wanted, tenant.spec.config_revision, kept, current, dropped)
+    progress.config = decided
+    if facts.plan is None or decided.active is None:
+        # The last good configuration stays as it is; it names the plan that it came from.
+        problem = facts.no_plan or decided.problem
+        assert problem is not None  # noqa: S101 - without a plan or a configuration there is a reason
+        progress.outcomes["ConfigReady"] = Outcome.failed(problem)
+        return
+    group = children.config_group(
+        _owner(tenant), tenant.spec, facts.plan_name, str(facts.plan.spec.priority), decided, namespace.uid
+    )
+    error = await apply_group(group, facts.children, cx, progress.repairs)
+    progress.outcomes["ConfigReady"] = _config_outcome(decided, error)
+
+
+def _wanted_config(tenant: Tenant, facts: Facts) -> tuple[Config | PartError, tuple[str, ...]]:
+    """Return the resolved configuration with the overrides that were dropped, or why there is none."""
+    if facts.plan is None:
+        assert facts.no_plan is not None  # noqa: S101 - observe() sets one of the two
+        return facts.no_plan, ()
+    resolution = resolve(tenant.spec.overrides, facts.plan.spec)
+    if resolution.refused:
+        allowed = [str(path) for path in facts.plan.spec.overridable]
+        return refusal(facts.plan_name, allowed, resolution.refused), ()
+    return resolution.config, resolution.dropped
+
+
+def current_revision(tenant: Tenant, facts: Facts) -> Revision | None:
+    """Return the revision in effect with the content that the application reads, where both agree on it."""
+    seen = facts.children.get(ChildKey("ConfigMap", names.CONFIG_MAP))
+    if seen is None or not isinstance(seen.detail, RevisionDetail):
+        return None
+    if seen.detail.revision != tenant.status.config_revision:
+        return None
+    return Revision(seen.detail.revision, seen.detail.config)
+
+
+def _config_outcome(decided: Configuration, error: PartError | None) -> Outcome:
+    problem = decided.problem or error
+    if problem is not None:
+        return Outcome.failed(problem)
+    number = decided.active.number if decided.active else 0
+    if decided.dropped:
+        fields = ", ".join(f"spec.overrides.{path}" for path in decided.dropped)
+        return Outcome(
+            "OverridesDropped", f"revision {number}, without {fields}: the effective plan does not allow it"
+        )
+    return Outcome("Ready", f"tenant-config is at revision {number}")
+
+
+def _owner(tenant: Tenant) -> Owner:
+    return Owner(tenant.metadata.name, tenant.metadata.uid, tenant.namespace_name)
