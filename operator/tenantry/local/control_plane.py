@@ -24,7 +24,7 @@ from tenantry.local.arguments import Ports
 from tenantry.local.binaries import Binaries, find_binaries
 from tenantry.local.certificates import Certificates, KeyPair
 from tenantry.local.errors import LocalError, plain_os_errors
-from tenantry.local.files import write_private
+from tenantry.local.files import digest, write_private
 from tenantry.local.ports import LOOPBACK, free_ports, is_free
 
 Report = Callable[[str], None]
@@ -145,23 +145,34 @@ class ControlPlane:
         )
         try:
             started = [
-                self._start_part(ETCD, etcd, self._etcd_ready),
-                self._start_part(API_SERVER, api_server, self.is_ready),
-                self._start_part(CONTROLLER_MANAGER, controller_manager, self._controllers_ready),
+                self._start_part(ETCD, etcd, files.etcd_server.certificate, self._etcd_ready),
+                self._start_part(API_SERVER, api_server, files.api_server.certificate, self.is_ready),
+                self._start_part(
+                    CONTROLLER_MANAGER,
+                    controller_manager,
+                    self._controller_manager_kubeconfig,
+                    self._controllers_ready,
+                ),
             ]
         except BaseException:
             self.stop_started()
             raise
         return [part for part, new in zip(PARTS, started, strict=True) if new]
 
-    def _start_part(self, part: str, command: Sequence[str], ready: Callable[[], bool]) -> bool:
-        """Have exactly this command running as `part`, and ready; tell whether it had to be started."""
+    def _start_part(self, part: str, command: Sequence[str], reads: Path, ready: Callable[[], bool]) -> bool:
+        """Have exactly this command running as `part`, and ready; tell whether it had to be started.
+
+        `reads` is a file that changes whenever the part's credentials or addresses do.
+        """
         begin, log = time.monotonic(), self.log(part)
         log_begin = processes.log_size(log)
-        kept = processes.keep(self.state_dir, part, command, STOP_SECONDS)
+        inputs = digest(reads)
+        kept = processes.keep(self.state_dir, part, command, inputs, STOP_SECONDS)
         if kept is None and part == CONTROLLER_MANAGER:
             self._ask_api_server("DELETE", _CANARY)
-        process = kept or processes.spawn(self.state_dir, part, command, log, _environment())
+        process = kept or processes.spawn(
+            self.state_dir, part, command, log, inputs=inputs, variables=_environment()
+        )
         if kept is None:
             self._started.append(process)
         settled = processes.await_condition(

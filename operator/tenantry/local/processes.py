@@ -20,6 +20,7 @@ from tenantry.local.errors import LocalError
 
 ENVIRONMENT_MARK = "TENANTRY_ENVIRONMENT"
 PART_MARK = "TENANTRY_PART"
+_INPUTS_MARK = "TENANTRY_INPUTS"
 
 _POLL_SECONDS = 0.02
 _MAX_LOG_BYTES = 10_000_000
@@ -39,16 +40,23 @@ def spawn(
     part: str,
     command: Sequence[str],
     log: Path,
+    *,
+    inputs: str = "",
     variables: Mapping[str, str] | None = None,
 ) -> psutil.Process:
     """Start a daemon in a session of its own, its output appended to `log`.
 
-    `variables` is its whole environment (default: ours), to which the marks are added. Raises OSError.
+    `inputs` is a digest of the files that it reads at its start; `variables` is its whole environment
+    (default: ours), to which the marks are added. Raises OSError.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists() and log.stat().st_size > _MAX_LOG_BYTES:
         log.replace(log.with_suffix(".log.1"))
-    environ = {**(os.environ if variables is None else variables), **marks(environment, part)}
+    environ = {
+        **(os.environ if variables is None else variables),
+        **marks(environment, part),
+        _INPUTS_MARK: inputs,
+    }
     # posix_spawn instead of subprocess: a daemon outlives this process, and a Popen object complains then.
     pid = os.posix_spawn(
         command[0],
@@ -79,12 +87,18 @@ def find(environment: Path) -> dict[str, list[psutil.Process]]:
     return found
 
 
-def keep(environment: Path, part: str, command: Sequence[str], grace: float) -> psutil.Process | None:
-    """Return the process that runs as `part` with exactly this command, having ended any other one."""
+def keep(
+    environment: Path, part: str, command: Sequence[str], inputs: str, grace: float
+) -> psutil.Process | None:
+    """Return the process that runs as `part` with exactly this command and these `inputs`, if any.
+
+    Other ones are ended: their port, program or credentials are not those of today.
+    """
     kept: psutil.Process | None = None
     for process in find(environment).get(part, []):
         with suppress(psutil.NoSuchProcess):
-            if kept is None and process.cmdline() == list(command):
+            same = process.cmdline() == list(command) and process.environ().get(_INPUTS_MARK) == inputs
+            if same and kept is None:
                 kept = process
             else:
                 stop([process], grace)
@@ -159,7 +173,7 @@ def log_size(log: Path) -> int:
 
 def says_port_taken(log: str) -> bool:
     """Tell whether a log says that its process could not listen on its port."""
-    return _PORT_TAKEN in log
+    return _PORT_TAKEN in log.lower()
 
 
 def says_disk_full(log: str) -> bool:

@@ -1,0 +1,288 @@
+"""The embedded environment: a control plane, the operator, and tenants to look at, under one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tenantry.local import control_plane, kubeconfig, processes
+from tenantry.local.binaries import Binaries
+from tenantry.local.control_plane import ControlPlane, Report
+from tenantry.local.errors import LocalError, plain_os_errors
+from tenantry.local.files import locked, write_private
+from tenantry.local.kubectl import Kubectl, KubectlError
+from tenantry.local.manifests import Manifests, find_manifests
+from tenantry.local.operator_daemon import OPERATOR, OperatorDaemon
+from tenantry.local.showcase import showcase_tenants
+from tenantry.local.status import Part, Status, TenantRow
+
+PARTS = (*control_plane.PARTS, OPERATOR)
+
+_LOCK = "tenantry.lock"
+_TOKEN, _OPERATOR_KUBECONFIG = "operator.token", "operator.kubeconfig"
+_FILES = (*control_plane.FILES, "state.json", OPERATOR, _TOKEN, _OPERATOR_KUBECONFIG, "kubectl-cache")
+
+_TENANTS_SECONDS = 120.0
+_TOKEN_LIFETIME = "87600h"
+
+
+def default_state_dir() -> Path:
+    """Return `TENANTRY_STATE_DIR`, else the folder for it that the XDG directories define."""
+    if given := os.environ.get("TENANTRY_STATE_DIR"):
+        return Path(given)
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "tenantry"
+
+
+@dataclass
+class _State:
+    """What an environment remembers; the running processes are not part of it, they are looked up."""
+
+    kubectl: str = ""
+    """The program that this environment was started with."""
+    installed: str = ""
+    """Digest of the manifests that the API server has."""
+    populated: bool = False
+    """Whether samples and tenants were created: later they belong to the user."""
+    operator_port: int | None = None
+
+
+class Environment:
+    """The environment in one folder. `up` and `down` may be called in any state of it, and at the same time.
+
+    `durable=False` is for data that is thrown away. `report` gets lines of progress.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        port: int | None = None,
+        durable: bool = True,
+        binaries: Binaries | None = None,
+        manifests: Manifests | None = None,
+        report: Report = lambda _: None,
+    ) -> None:
+        self.state_dir = Path(os.path.realpath(state_dir))
+        self.control_plane = ControlPlane(
+            self.state_dir, port=port, durable=durable, binaries=binaries, report=report
+        )
+        self._manifests = manifests
+        self._report = report
+        self._operator: OperatorDaemon | None = None
+
+    def up(self, *, operator: bool = True, tenants: bool = True) -> list[str]:
+        """Have everything running, all tenants Ready; return the parts that had to be started.
+
+        Without `operator` or `tenants` those steps are left out. Raises LocalError: what runs by then stays
+        for a look at it, but for a control plane that did not start. Interrupted, it ends what it
+        has started.
+        """
+        with self._locked("cannot start the environment"):
+            try:
+                started = self.control_plane.start()
+                self._save(kubectl=str(self.control_plane.binaries.kubectl))
+                self._install()
+                if tenants:
+                    self._populate()
+                if operator:
+                    started += self._run_operator()
+                if self._operator:
+                    self._await_tenants(self._operator)
+            except LocalError:
+                raise
+            except BaseException:
+                if self._operator:
+                    self._operator.stop_started()
+                self.control_plane.stop_started()
+                raise
+        return started
+
+    def down(self, *, keep_data: bool = False) -> int:
+        """End every process and remove the environment's files; return how many processes there were.
+
+        With `keep_data` only logs and data stay, and `up` continues from there. Raises LocalError.
+        """
+        with self._locked("cannot stop the environment"):
+            count = processes.stop_all(
+                self.state_dir, (OPERATOR, *control_plane.STOP_ORDER), control_plane.STOP_SECONDS
+            )
+            if not keep_data:
+                self._remove_files()
+        return count
+
+    def status(self) -> Status:
+        """Return what runs and the tenants, changing nothing. Raises LocalError."""
+        with plain_os_errors("cannot read the environment"):
+            found = processes.find(self.state_dir)
+            state, plane = self._load(), self.control_plane
+            api_ready = control_plane.API_SERVER in found and plane.is_ready()
+            tenants: tuple[TenantRow, ...] = ()
+            if api_ready and state.installed:
+                tenants = self._tenants(self._kubectl())
+            pids = {name: found[name][0].pid for name in PARTS if name in found}
+            return Status(
+                state_dir=self.state_dir,
+                kubeconfig=plane.kubeconfig,
+                kubectl=Path(state.kubectl) if state.kubectl else None,
+                url=plane.url,
+                operator_port=state.operator_port if OPERATOR in found else None,
+                parts=tuple(Part(name, pids.get(name), plane.log(name)) for name in PARTS),
+                api_ready=api_ready,
+                tenants=tenants,
+            )
+
+    @contextmanager
+    def _locked(self, doing: str) -> Iterator[None]:
+        """Hold the folder against another `up` or `down`; a folder with somebody else's files is refused."""
+        with plain_os_errors(doing):
+            if self.state_dir.is_dir():
+                entries = [entry.name for entry in self.state_dir.iterdir()]
+                if entries and _LOCK not in entries:
+                    raise LocalError(
+                        f"{self.state_dir} holds other files and is not an environment of tenantry: "
+                        f"name another folder with --state-dir or TENANTRY_STATE_DIR"
+                    )
+            waiting = f"another tenantry works on {self.state_dir}: waiting for it"
+            with locked(self.state_dir / _LOCK, lambda: self._report(waiting)):
+                yield
+
+    def _install(self) -> None:
+        """Install the definitions and the operator's own account and roles, unless that was done."""
+        manifests = self._manifests or find_manifests()
+        state = self._load()
+        digest = manifests.digest()
+        if state.installed == digest:
+            return
+        kubectl = self._kubectl()
+        files = manifests.crds()
+        kubectl.apply(*(f"--filename={path}" for path in files))
+        names = [f"crd/{_name(path)}" for path in files]
+        for _ in kubectl.wait("Established", names, 30, lambda: None):
+            pass
+        self._report(f"installed {len(files)} kinds")
+        if base := manifests.base():
+            self._install_base(kubectl, base)
+        self._save(installed=digest)
+
+    def _install_base(self, kubectl: Kubectl, base: Path) -> None:
+        """Install what the operator has in a cluster but for its Deployment, and keep its account's token.
+
+        The operator itself runs as a process here, but with the rights that users give it.
+        """
+        documents = [each for each in yaml.safe_load_all(kubectl.run("kustomize", str(base))) if each]
+        kept = [each for each in documents if each["kind"] not in ("Deployment", "CustomResourceDefinition")]
+        namespaces = [each for each in kept if each["kind"] == "Namespace"]
+        kubectl.apply(documents=namespaces)
+        kubectl.apply(documents=[each for each in kept if each not in namespaces])
+        accounts = [each["metadata"] for each in kept if each["kind"] == "ServiceAccount"]
+        if len(accounts) == 1:
+            name, namespace = accounts[0]["name"], accounts[0]["namespace"]
+            token = kubectl.run(
+                "create", "token", name, f"--namespace={namespace}", f"--duration={_TOKEN_LIFETIME}"
+            )
+            write_private(self.state_dir / _TOKEN, token.strip().encode())
+
+    def _populate(self) -> None:
+        if self._load().populated:
+            return
+        kubectl = self._kubectl()
+        samples = (self._manifests or find_manifests()).samples()
+        if samples:
+            kubectl.apply(*(f"--filename={path}" for path in samples))
+        tenants = showcase_tenants()
+        kubectl.apply(documents=tenants)
+        self._save(populated=True)
+        self._report(f"created {len(tenants)} tenants")
+
+    def _run_operator(self) -> list[str]:
+        """Have the operator running and ready; return its name if it had to be started."""
+        plane, token = self.control_plane, self.state_dir / _TOKEN
+        path = plane.kubeconfig
+        if token.exists():
+            path = self.state_dir / _OPERATOR_KUBECONFIG
+            authority = plane.certificates.authority.certificate
+            kubeconfig.write_for_token(path, plane.url or "", authority, OPERATOR, token.read_text())
+        self._operator = OperatorDaemon(
+            self.state_dir,
+            path,
+            plane.log(OPERATOR),
+            self._load().operator_port,
+            lambda port: self._save(operator_port=port),
+        )
+        seconds = self._operator.start()
+        if seconds is None:
+            return []
+        self._report(f"started {OPERATOR} in {seconds:.1f} s")
+        return [OPERATOR]
+
+    def _await_tenants(self, operator: OperatorDaemon) -> None:
+        kubectl = self._kubectl()
+        names = [row.name for row in self._tenants(kubectl)]
+        if not names:
+            return
+        begin = reported = time.monotonic()
+        targets = [f"tenant/{name}" for name in names]
+        try:
+            for ready, _ in enumerate(
+                kubectl.wait("Ready", targets, _TENANTS_SECONDS, operator.check), start=1
+            ):
+                if time.monotonic() - reported > 1:
+                    reported = time.monotonic()
+                    self._report(f"  {ready} of {len(names)} tenants are Ready")
+        except KubectlError as error:
+            raise self._not_ready(error) from error
+        self._report(f"{len(names)} tenants are Ready after {time.monotonic() - begin:.1f} s")
+
+    def _not_ready(self, error: LocalError) -> LocalError:
+        log = self.control_plane.log(OPERATOR)
+        for row in self._tenants(self._kubectl()):
+            if row.ready != "True":
+                reason = row.message or "the operator has not reported why"
+                return LocalError(f"tenant {row.name} is not Ready: {reason} (log: {log})")
+        return LocalError(f"{error} (log: {log})")
+
+    def _tenants(self, kubectl: Kubectl) -> tuple[TenantRow, ...]:
+        return tuple(map(TenantRow.of, kubectl.json("get", "tenants")["items"]))
+
+    def _remove_files(self) -> None:
+        """Remove what an environment has in its folder, and the folder unless something else is in it."""
+        for name in _FILES:
+            for path in (self.state_dir / name, self.state_dir / f"{name}.new"):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+        # The lock last: as long as it is there, the folder is known to be an environment's.
+        (self.state_dir / _LOCK).unlink()
+        with suppress(OSError):
+            self.state_dir.rmdir()
+
+    def _kubectl(self) -> Kubectl:
+        marks = processes.marks(self.state_dir, "kubectl")
+        return Kubectl(Path(self._load().kubectl), self.control_plane.kubeconfig, marks)
+
+    def _load(self) -> _State:
+        try:
+            return _State(**json.loads((self.state_dir / "state.json").read_bytes()))
+        except (FileNotFoundError, ValueError, TypeError):
+            # Each step can be repeated, so a lost file costs a second.
+            return _State()
+
+    def _save(self, **changes: Any) -> None:
+        state = {**asdict(self._load()), **changes}
+        write_private(self.state_dir / "state.json", json.dumps(state).encode())
+
+
+def _name(definition: Path) -> str:
+    name: str = yaml.safe_load(definition.read_text())["metadata"]["name"]
+    return name

@@ -1,0 +1,56 @@
+"""The manifests of the project: beside the package in a checkout, inside it when installed from a wheel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tenantry
+from tenantry.local.errors import LocalError
+from tenantry.local.files import digest
+
+_PACKAGE = Path(tenantry.__file__).parent
+
+
+@dataclass(frozen=True)
+class Manifests:
+    """Where the manifests are: a folder with `crds/` and `manifests/`."""
+
+    root: Path
+
+    def crds(self) -> list[Path]:
+        """Return the files of the CustomResourceDefinitions. Raises LocalError when there are none."""
+        files = sorted((self.root / "crds").glob("*.yaml"))
+        if not files:
+            raise LocalError(f"no CustomResourceDefinitions in {self.root / 'crds'}: run `make crds`")
+        return files
+
+    def samples(self) -> list[Path]:
+        """Return the files of the sample Plans and Tenants."""
+        return sorted((self.root / "manifests" / "samples").glob("*.yaml"))
+
+    def base(self) -> Path | None:
+        """Return the folder of the kustomize base, where there is one."""
+        folder = self.root / "manifests"
+        return folder if (folder / "kustomization.yaml").exists() else None
+
+    def digest(self) -> str:
+        """Return a hash that changes with the content of what is installed: definitions and base."""
+        base = (self.root / "manifests").rglob("*.yaml") if self.base() else ()
+        return digest(*self.crds(), *sorted(base))
+
+
+def find_manifests() -> Manifests:
+    """Return the manifests that belong to this package. Raises LocalError when they are missing."""
+    # A checkout comes first: it is what its developer edits.
+    for root in (_PACKAGE.parents[1], _PACKAGE):
+        if (root / "crds").is_dir() and (root / "manifests").is_dir():
+            return Manifests(root)
+    raise LocalError(
+        f"no crds/ and manifests/ in {_PACKAGE.parents[1]} or {_PACKAGE}: install tenantry from a checkout"
+    )
+
+
+def crd_manifests() -> list[Path]:
+    """Return the files of the CustomResourceDefinitions. Raises LocalError."""
+    return find_manifests().crds()
