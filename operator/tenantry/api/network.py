@@ -26,7 +26,7 @@ Cidr = Annotated[
             Rule(
                 "!isCIDR(self) || !(cidr(self).containsIP('169.254.169.254') || "
                 "cidr(self).containsIP('fd00:ec2::254'))",
-                "must not contain 169.254.169.254 or fd00:ec2::254, where clouds give credentials to every pod; "
+                "must not contain 169.254.169.254 or fd00:ec2::254, where clouds give credentials to any pod; "
                 "for the internet use internetPorts",
                 reason="FieldValueForbidden",
             ),

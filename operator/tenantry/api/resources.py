@@ -23,11 +23,6 @@ _QUOTA_KEYS = (
     r"|[a-z0-9.-]+\\.storageclass\\.storage\\.k8s\\.io/(requests\\.storage|persistentvolumeclaims))$"
 )
 
-_VALID_QUANTITIES = Rule(
-    "self.all(k, isQuantity(self[k]) && quantity(self[k]).compareTo(quantity('0')) >= 0)",
-    'quantities must not be negative and be written such as "2", 500m or 16Gi',
-)
-
 
 def _not_above(given: str, smaller: str, larger: str, message: str) -> Rule:
     """Where the CEL condition `given` holds, the amounts of the map `smaller` are at most those of `larger`.
@@ -58,7 +53,6 @@ Quota = Annotated[
         minProperties=1,
         maxProperties=32,
         rules=[
-            _VALID_QUANTITIES,
             Rule(
                 f"self.all(k, k in {list(_COUNTED)} || k.matches('{_QUOTA_KEYS}'))",
                 "quota must have keys that a ResourceQuota knows, such as pods, requests.cpu (not cpu), "
@@ -75,7 +69,6 @@ ResourceAmounts = Annotated[
     Schema(
         maxProperties=8,
         rules=[
-            _VALID_QUANTITIES,
             Rule(
                 "self.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || k.contains('/'))",
                 "keys must be cpu, memory, ephemeral-storage or an extended resource such as nvidia.com/gpu",

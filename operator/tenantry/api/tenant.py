@@ -19,6 +19,8 @@ from tenantry.api.common import (
     Status,
     Text,
 )
+from tenantry.api.namespace import Adoption as Adoption
+from tenantry.api.namespace import NamespaceSpec as NamespaceSpec
 from tenantry.api.presets import Model, RateLimits, Retrieval
 from tenantry.api.schema import Rule, Schema, list_map, list_set
 
@@ -28,11 +30,6 @@ _NAMESPACE_OF = (
     "(has({0}.spec.__namespace__) && has({0}.spec.__namespace__.name) ? {0}.spec.__namespace__.name"
     f" : '{NAMESPACE_PREFIX}' + {{0}}.metadata.name)"
 )
-_LABEL_KEY_PATTERN = (
-    r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
-    r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
-)
-
 RULES = [
     Rule(
         "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,54}[a-z0-9])?$')",
@@ -71,13 +68,6 @@ class MemberKind(StrEnum):
     USER = "User"
     GROUP = "Group"
     SERVICE_ACCOUNT = "ServiceAccount"
-
-
-class Adoption(StrEnum):
-    """Whether a namespace that exists already may become the tenant's."""
-
-    NEVER = "Never"
-    IF_MARKED = "IfMarked"
 
 
 class Metric(StrEnum):
@@ -183,59 +173,6 @@ class Overrides(ApiModel):
     """Settings of retrieval that differ from the plan's."""
     limits: RateLimits = Field(default_factory=RateLimits)
     """Rate limits that differ from the plan's."""
-
-
-class NamespaceSpec(ApiModel):
-    """The tenant's namespace."""
-
-    name: (
-        Annotated[
-            DnsLabel,
-            Schema(
-                rules=[
-                    Rule(
-                        "!(self in ['default', 'openshift', 'tenantry-system'] || "
-                        "self.startsWith('kube-') || self.startsWith('openshift-'))",
-                        "namespace.name must not be a namespace of the cluster or the operator (default, "
-                        "kube-*, openshift-*, tenantry-system); choose another or leave it out",
-                        offending="'namespace.name must not be ' + self + ', a namespace of the cluster or "
-                        "the operator; choose another or leave it out'",
-                        reason="FieldValueForbidden",
-                    )
-                ]
-            ),
-        ]
-        | None
-    ) = None
-    """The namespace's name; tenant-<name of the Tenant> where unset. It cannot be changed later."""
-    adoption: Adoption = Adoption.NEVER
-    """Whether an existing namespace may be used: Never, or IfMarked, where its owner has annotated it with
-    tenantry.dev/adoptable-by: <name of the Tenant>. An adopted namespace is released at the end, never
-    deleted."""
-    labels: Annotated[
-        dict[str, Annotated[str, Schema(maxLength=63)]],
-        Schema(
-            maxProperties=32,
-            rules=[
-                Rule(
-                    r"self.all(k, !k.matches('^([^/]*\\.)?(kubernetes\\.io|k8s\\.io|tenantry\\.dev)/'))",
-                    "labels must not use keys of kubernetes.io, k8s.io or tenantry.dev, which control the "
-                    "namespace's isolation; use a domain of your own",
-                    reason="FieldValueForbidden",
-                ),
-                Rule(
-                    f"self.all(k, k.size() <= 317 && k.matches('{_LABEL_KEY_PATTERN}'))",
-                    "labels must have keys such as team or example.com/team",
-                ),
-                Rule(
-                    f"self.all(k, self[k].matches('{LABEL_VALUE_PATTERN}'))",
-                    "labels must have values of letters, digits, '-', '_' and '.' that start and end with a "
-                    "letter or digit",
-                ),
-            ],
-        ),
-    ] = Field(default_factory=dict)
-    """Labels of your own for the namespace."""
 
 
 def _immutable(name: str) -> Rule:
