@@ -33,17 +33,19 @@ _POSTGRESQL_DEFAULTS: Final[dict[str, str | int]] = {
 def parse_url(url: str) -> URL:
     """Read a `sqlite:///path`, `postgresql://` or `postgres://` URL. Raises LedgerError."""
     forms = "sqlite:///<path> or postgresql://<user>:<password>@<host>:<port>/<database>"
+    unreadable = f"the ledger's URL cannot be read: write {forms}, special characters percent-encoded"
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        # `from None`: the parser's message may hold a piece of a password that has an unescaped "@" or ":".
-        raise LedgerError(
-            f"the ledger's URL cannot be read: write {forms}, special characters percent-encoded"
-        ) from None
+        raise LedgerError(unreadable) from None  # the parser's message may hold a piece of the password
     match parsed.drivername.partition("+")[0]:
         case "sqlite":
             return _checked_file(parsed)
         case "postgresql" | "postgres":
+            if (
+                url.count("@") > 1
+            ):  # of a password with an "@" the rest would be taken for the host, and shown
+                raise LedgerError(unreadable)
             return parsed.set(drivername="postgresql")
     raise LedgerError(f"the ledger's URL names a database that Tenantry does not know: write {forms}")
 

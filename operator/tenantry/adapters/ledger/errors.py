@@ -48,8 +48,9 @@ def location(url: URL) -> str:
         return f"SQLite file {url.database}"
     hosts = url.query.get("host", ())
     host = url.host or ",".join([hosts] if isinstance(hosts, str) else hosts) or "localhost"
-    port = "" if host.startswith("/") or "," in host else f":{url.port or 5432}"
-    return f"PostgreSQL at {host}{port}, database {url.database or url.username or 'of the default name'}"
+    if not host.startswith("/") and "," not in host:  # neither a socket's directory nor several hosts
+        host = f"[{host}]:{url.port or 5432}" if ":" in host else f"{host}:{url.port or 5432}"
+    return f"PostgreSQL at {host}, database {url.database or url.username or 'of the default name'}"
 
 
 def sentence(error: BaseException, url: URL) -> str:
