@@ -89,6 +89,7 @@ class WorkQueue:
         self._running: set[Key] = set()
         self._delayed: list[tuple[float, Key]] = []  # heap; an item is void unless its entry still says so
         self._timer: asyncio.TimerHandle | None = None
+        self._armed: float | None = None  # for when the timer is set
         self._starts = 0
         self._draining = False
         self._news = asyncio.Event()
@@ -166,7 +167,7 @@ class WorkQueue:
 
     def wake_due(self) -> None:
         """Make ready every delayed key whose time has come; the queue's own timer calls it."""
-        now = self._clock()
+        now, self._armed = self._clock(), None
         while self._delayed and self._delayed[0][0] <= now:
             at, key = heapq.heappop(self._delayed)
             if self._is_delayed_until(key, at):
@@ -281,16 +282,13 @@ class WorkQueue:
 
     def _arm(self) -> None:
         """Let the event loop call `wake_due` when the first delayed key is due."""
-        if not self._delayed:
-            return
-        loop = asyncio.get_running_loop()
-        when = loop.time() + max(0.0, self._delayed[0][0] - self._clock())
-        if (
-            self._timer is not None
-            and not self._timer.cancelled()
-            and loop.time() < self._timer.when() <= when
-        ):
+        first = self._delayed[0][0] if self._delayed else None
+        if first == self._armed:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = loop.call_at(when, self.wake_due)
+            self._timer = None
+        self._armed = first
+        if first is not None:
+            wait = max(0.0, first - self._clock())
+            self._timer = asyncio.get_running_loop().call_later(wait, self.wake_due)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -157,6 +158,19 @@ async def test_the_timer_wakes_delayed_keys_by_itself() -> None:
     queue = WorkQueue()
     queue.add(A, after=3600)
     queue.add(B, after=0.01)
+    async with working(queue, reconcile), asyncio.timeout(5):
+        await done.wait()
+
+
+async def test_a_timer_that_comes_early_is_set_again() -> None:
+    done = asyncio.Event()
+
+    async def reconcile(key: Key) -> Result:
+        done.set()
+        return Result.done()
+
+    queue = WorkQueue(clock=lambda: time.monotonic() / 2)
+    queue.add(A, after=0.02)
     async with working(queue, reconcile), asyncio.timeout(5):
         await done.wait()
 
