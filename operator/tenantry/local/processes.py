@@ -120,11 +120,17 @@ def stop(processes: Iterable[psutil.Process], grace: float) -> None:
     processes = list(processes)
     _signal(processes, signal.SIGTERM)
     if not await_condition(lambda: not any(map(is_running, processes)), grace):
-        _signal(processes, signal.SIGKILL)
-        # A killed process is gone as soon as the kernel gets to it, unless it hangs in a system call.
-        if not await_condition(lambda: not any(map(is_running, processes)), 10):
-            pids = ", ".join(str(process.pid) for process in processes if is_running(process))
-            raise LocalError(f"process {pids} does not end, not even by SIGKILL; look at it with ps")
+        kill(processes)
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """End processes by SIGKILL, and return when they are gone. Raises LocalError when they do not go."""
+    processes = list(processes)
+    _signal(processes, signal.SIGKILL)
+    # A killed process is gone as soon as the kernel gets to it, unless it hangs in a system call.
+    if not await_condition(lambda: not any(map(is_running, processes)), 10):
+        pids = ", ".join(str(process.pid) for process in processes if is_running(process))
+        raise LocalError(f"process {pids} does not end, not even by SIGKILL; look at it with ps")
 
 
 def stop_all(environment: Path, order: Sequence[str], grace: float) -> int:
