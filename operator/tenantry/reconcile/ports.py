@@ -131,7 +131,7 @@ class AuditLog(Protocol):
     async def record(self, entries: Sequence[AuditEntry]) -> None:
         """Append entries; one whose identity is there already adds nothing. Raises Unavailable."""
 
-    async def latest(self, uid: str, action_prefix: str = "") -> AuditEntry | None:
+    async def latest(self, uid: str, identity_prefix: str = "") -> AuditEntry | None:
         """Return the newest entry about an object, None where there is none. Raises Unavailable."""
 
 

@@ -71,7 +71,8 @@ class Reflector:
                 self._seen.saw(item)
         for uid, known in before.items():
             if uid not in present:
-                self._seen.gone(known.kind, known.namespace, known.name, uid)
+                # One that was written after the list was made is not gone.
+                self._seen.gone(known.kind, known.namespace, known.name, uid, int(version))
         self.synced.set()
         return version
 

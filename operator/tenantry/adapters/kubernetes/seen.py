@@ -21,7 +21,10 @@ from tenantry.domain import names
 from tenantry.domain.observed import ChildKey, Observed, TenantClaim
 
 Changed = Callable[[str, str, str], None]
-"""Told (kind, namespace, name) whenever something that counts has changed."""
+"""Told (kind, where, name) whenever something that counts has changed.
+
+where: the namespace of a child, the namespace that a Tenant wants, the tenant of an archive.
+"""
 
 _TOMBSTONES = 4096
 
@@ -95,17 +98,36 @@ class Seen:
         """Return the archives of former tenants of that name."""
         return [self._archives[name] for name in sorted(self._archives_by_tenant.get(tenant, ()))]
 
+    def archives_in(self, namespace: str) -> Sequence[str]:
+        """Return the names of the archives that keep this namespace."""
+        seen = self._namespaces.get(namespace)
+        tenants = {seen.tenant} if seen is not None and seen.tenant else set()
+        named = {namespace.removeprefix("tenant-")} if namespace.startswith("tenant-") else set()
+        return [archive.metadata.name for name in tenants | named for archive in self.archives_of(name)]
+
     def count_by_phase_and_plan(self) -> Mapping[tuple[str, str], int]:
         """Return how many tenants there are by phase and plan."""
         return Counter((claim.phase, claim.plan) for claim in self._tenants.values())
 
     # --- children --------------------------------------------------------------------------------------------
 
-    def saw(self, manifest: Mapping[str, Any]) -> None:
-        """Take in an object of any kind, as an event or as the answer to a write."""
+    def wrote(self, manifest: Mapping[str, Any]) -> None:
+        """Take in the answer to a write of ours.
+
+        Our own writes wake nobody, but for what they mean to an archive: a new one, or one whose namespace has
+        been taken over by a Tenant.
+        """
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        self.saw(manifest, wake=kind == "TenantArchive")
+        if kind == "Namespace":
+            for name in self.archives_in(metadata["name"]):
+                self._changed("TenantArchive", "", name)
+
+    def saw(self, manifest: Mapping[str, Any], *, wake: bool = True) -> None:
+        """Take in an object of any kind, as a watch or a list brings it."""
         kind = manifest["kind"]
         if kind in ("Tenant", "Plan", "TenantArchive"):
-            self._saw_own(manifest)
+            self._saw_own(manifest, wake)
             return
         new = observe(manifest)
         if not self._belongs(new):
@@ -118,7 +140,7 @@ class Seen:
             return
         shelf[key] = new
         self._undelete(new.namespace, new.key)
-        if old is None or _differs(old, new):
+        if wake and (old is None or _differs(old, new)):
             self._changed(new.kind, new.namespace, new.name)
 
     def gone(
@@ -190,16 +212,15 @@ class Seen:
 
     # --- our own kinds ---------------------------------------------------------------------------------------
 
-    def _saw_own(self, manifest: Mapping[str, Any]) -> None:
+    def _saw_own(self, manifest: Mapping[str, Any], wake: bool) -> None:
         metadata = manifest["metadata"]
         kind, name, uid = manifest["kind"], metadata["name"], metadata["uid"]
         version = int(metadata["resourceVersion"])
         if version <= self._versions.get((kind, name), -1) or self._tombstones.get(uid, -1) >= version:
             return
         self._versions[kind, name] = version
-        changed = self._take_own(kind, name, manifest)
-        if changed:
-            self._changed(kind, "", name)
+        if self._take_own(kind, name, manifest) and wake:
+            self._changed(kind, self._where(kind, name), name)
 
     def _take_own(self, kind: str, name: str, manifest: Mapping[str, Any]) -> bool:
         """Keep what is needed of an object of ours; return whether anything but its status changed."""
@@ -240,7 +261,16 @@ class Seen:
         self._by_plan[new.plan].add(name)
         return before is None or before.uid != new.uid or before.stamp != new.stamp
 
+    def _where(self, kind: str, name: str) -> str:
+        """Return what else an object of ours concerns: a namespace, or a tenant."""
+        if kind == "Tenant" and name in self._tenants:
+            return self._tenants[name].namespace
+        if kind == "TenantArchive" and name in self._archives:
+            return self._archives[name].spec.tenant
+        return ""
+
     def _forget_own(self, kind: str, name: str, uid: str) -> None:
+        where = self._where(kind, name)
         version = self._versions.pop((kind, name), 0)
         self._bury(uid, version)
         if kind == "Tenant" and name in self._tenants and self._tenants[name].uid == uid:
@@ -252,7 +282,7 @@ class Seen:
             self._archives_by_tenant[archive.spec.tenant].discard(name)
             if not self._archives_by_tenant[archive.spec.tenant]:
                 del self._archives_by_tenant[archive.spec.tenant]
-        self._changed(kind, "", name)
+        self._changed(kind, where, name)
 
     def _unindex(self, claim: TenantClaim) -> None:
         for index, key in ((self._by_namespace, claim.namespace), (self._by_plan, claim.plan)):

@@ -71,12 +71,12 @@ class SqlAuditLog:
             self._writer = asyncio.create_task(self._write(), name="ledger-audit")
         await call.done
 
-    async def latest(self, uid: str, action_prefix: str = "") -> AuditEntry | None:
+    async def latest(self, uid: str, identity_prefix: str = "") -> AuditEntry | None:
         """Return the last recorded entry about an object, None where there is none. Raises Unavailable."""
         query = select(audit).where(audit.c.uid == _text(uid)).order_by(audit.c.id.desc()).limit(1)
-        if action_prefix:  # not LIKE, which ignores case on SQLite
-            prefix = _text(action_prefix)
-            query = query.where(func.substr(audit.c.action, 1, len(prefix)) == prefix)
+        if identity_prefix:  # not LIKE, which ignores case on SQLite
+            prefix = _text(identity_prefix)
+            query = query.where(func.substr(audit.c.identity, 1, len(prefix)) == prefix)
         async with self._available(), self._engine.connect() as connection:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else _entry(row)

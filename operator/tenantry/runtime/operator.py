@@ -1,0 +1,240 @@
+"""`tenantry run`: one process of the operator, from its Lease to its last write.
+
+standby ──(Lease)──► list everything ──► workers, watches, re-list ──(Lease lost, SIGTERM)──► drain, stop
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from kubernetes.aio.client.configuration import Configuration
+from prometheus_client import CollectorRegistry
+
+from tenantry.adapters.kubernetes.client import Client
+from tenantry.adapters.kubernetes.kinds import CHILD_KINDS, OWN_KINDS
+from tenantry.adapters.kubernetes.objects import ApiObjects
+from tenantry.adapters.kubernetes.reflector import Reflector, list_own
+from tenantry.adapters.kubernetes.seen import Seen
+from tenantry.adapters.ledger import Ledger
+from tenantry.desired.network import Surroundings
+from tenantry.reconcile import archive, plan, roles, tenant
+from tenantry.reconcile.ports import Context, Policy
+from tenantry.reconcile.result import Key, Result
+from tenantry.runtime.health import HealthServer, Snapshot
+from tenantry.runtime.lease import Leadership, LeaseTerms
+from tenantry.runtime.metrics import Metrics
+from tenantry.runtime.queue import WorkQueue
+from tenantry.runtime.router import wake
+from tenantry.runtime.watching import watch_kinds
+from tenantry.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 10.0
+
+RECONCILERS = {
+    "Tenant": tenant.reconcile,
+    "Plan": plan.reconcile,
+    "TenantArchive": archive.reconcile,
+    "ClusterRole": roles.reconcile,
+}
+
+
+class SystemClock:
+    """The time of this machine."""
+
+    def now(self) -> datetime:
+        """Return the present moment in UTC."""
+        return datetime.now(UTC)
+
+
+class _Watcher:
+    """Passes what reconciles found on to the metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def became_ready(self, seconds: float) -> None:
+        """A tenant is Ready for the first time."""
+        self._metrics.tenant_ready.observe(seconds)
+
+    def repaired(self, kind: str) -> None:
+        """A child was put back."""
+        self._metrics.drift_repaired.labels(kind).inc()
+
+
+class Operator:
+    """One process of the operator."""
+
+    def __init__(self, settings: Settings, configuration: Configuration, ledger: Ledger) -> None:
+        self._settings = settings
+        self._configuration = configuration
+        self._ledger = ledger
+        self._metrics = Metrics(CollectorRegistry())
+        self._client = Client(configuration, self._count)
+        self._lease_client = Client(configuration)
+        duration = settings.lease_seconds
+        terms = LeaseTerms(
+            namespace=settings.lease_namespace,
+            duration=duration,
+            renew_deadline=duration * 2 / 3,
+            retry_period=duration * 2 / 15,
+        )
+        self._leadership = Leadership(terms, self._lease_client)
+        self._queue = WorkQueue()
+        self._seen = Seen(settings.default_plan, lambda *_: None)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._synced = False
+        self._listed_at: float | None = None
+        self._finished_at = time.monotonic()
+        self._health = HealthServer(
+            settings.http_host, settings.http_port, self._snapshot, self._metrics.registry
+        )
+        self._metrics.count_tenants_by(lambda: self._seen.count_by_phase_and_plan())
+        self._metrics.read_queue_by(lambda: self._queue.depth, lambda: self._queue.oldest_wait)
+        self._metrics.read_leader_by(self._leadership.held)
+
+    async def run(self) -> None:
+        """Serve probes, wait for the Lease, lead until SIGTERM or until the Lease is lost."""
+        await self._health.start()
+        logger.info("Probes and metrics on port %d", self._health.port)
+        task = asyncio.create_task(self._leadership.run(self._lead), name="leadership")
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+        try:
+            await task
+        except asyncio.CancelledError:
+            logger.info("Stopped")
+        finally:
+            await self._health.stop()
+            await self._client.close()
+            await self._lease_client.close()
+
+    async def _lead(self) -> None:
+        """List everything, then reconcile until cancelled; raises what ends any of the tasks."""
+        self._synced, self._listed_at = False, None
+        self._queue = queue = WorkQueue(observe=self._observe)
+        self._seen = seen = Seen(
+            self._settings.default_plan, lambda kind, where, name: wake(seen, queue, kind, where, name)
+        )
+        cx = self._context(seen)
+        reflectors = [Reflector(self._client, kind, seen) for kind in CHILD_KINDS]
+        stop = asyncio.Event()
+        parts: dict[str, Coroutine[Any, Any, None]] = {
+            f"watch of {kind.plural}": reflector.run()
+            for kind, reflector in zip(CHILD_KINDS, reflectors, strict=True)
+        }
+        parts["watch of our kinds"] = watch_kinds(self._configuration, self._event, stop=stop)
+        parts["reconciling"] = self._work(queue, cx, reflectors)
+        self._tasks = {name: asyncio.create_task(part, name=name) for name, part in parts.items()}
+        try:
+            done, _ = await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+                raise RuntimeError(f"{task.get_name()} ended")
+        finally:
+            stop.set()
+            await queue.drain(DRAIN_SECONDS)
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            self._tasks = {}
+
+    def _context(self, seen: Seen) -> Context:
+        settings = self._settings
+        objects = ApiObjects(
+            self._client,
+            self._leadership.held,
+            seen.wrote,
+            lambda kind, namespace, name, uid: seen.gone(kind, namespace, name, uid, by_us=True),
+        )
+        around = Surroundings(
+            dns_namespace=settings.dns_namespace,
+            scraper_namespaces=settings.scraper_namespaces,
+            api_server_cidrs=settings.api_server_cidrs,
+        )
+        policy = Policy(settings.default_plan, around, timedelta(days=settings.archive_history_days))
+        return Context(objects, seen, self._ledger.audit, SystemClock(), policy, _Watcher(self._metrics))
+
+    async def _work(self, queue: WorkQueue, cx: Context, reflectors: list[Reflector]) -> None:
+        """Wait until everything is known, then work, and list everything anew from time to time."""
+        for kind in OWN_KINDS:
+            await list_own(self._client, kind, self._seen)
+        for reflector in reflectors:
+            await reflector.synced.wait()
+        self._listed_at = time.monotonic()
+        queue.add(roles.KEY)
+        self._add_all(low=False)
+        self._synced = True
+        logger.info("Knows %d tenants and %d plans", len(self._seen.tenants()), len(self._seen.plans()))
+
+        async def reconcile(key: Key) -> Result:
+            return await RECONCILERS[key.kind](key, cx)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(queue.run(reconcile, self._settings.workers), name="workers")
+            group.create_task(self._relist(reflectors), name="re-list")
+
+    async def _relist(self, reflectors: list[Reflector]) -> None:
+        """List everything every so often, and look at every object of ours again."""
+        while True:
+            await asyncio.sleep(self._settings.relist_seconds)
+            try:
+                for kind in OWN_KINDS:
+                    await list_own(self._client, kind, self._seen)
+                for reflector in reflectors:
+                    await reflector.relist()
+            except Exception as error:  # noqa: BLE001 - the probe tells when it fails for too long
+                logger.warning("The full list failed, the next one is due in time: %s", error)
+                continue
+            self._listed_at = time.monotonic()
+            self._add_all(low=True)
+
+    def _add_all(self, *, low: bool) -> None:
+        for name in self._seen.plans():
+            self._queue.add(Key("Plan", name), low=low)
+        for name in self._seen.tenants():
+            self._queue.add(Key("Tenant", name), low=low)
+        for name in self._seen.archives():
+            self._queue.add(Key("TenantArchive", name), low=low)
+
+    def _event(self, what: str | None, manifest: dict[str, Any]) -> None:
+        """Take in an event of Kopf about one of our kinds."""
+        if what == "DELETED":
+            metadata = manifest["metadata"]
+            self._seen.gone(manifest["kind"], "", metadata["name"], metadata["uid"])
+        else:
+            self._seen.saw(manifest)
+
+    def _observe(self, key: Key, outcome: str, seconds: float) -> None:
+        self._finished_at = time.monotonic()
+        self._metrics.observe_reconcile(key.kind, outcome, seconds)
+
+    def _count(self, verb: str, code: str) -> None:
+        self._metrics.api_requests.labels(verb, code).inc()
+
+    def _snapshot(self) -> Snapshot:
+        now = time.monotonic()
+        return Snapshot(
+            leading=self._leadership.held(),
+            synced=self._synced,
+            ended=tuple(name for name, task in self._tasks.items() if task.done()),
+            oldest_wait=self._queue.oldest_wait,
+            since_finished=now - self._finished_at,
+            longest_run=self._queue.longest_run,
+            since_listed=None if self._listed_at is None else now - self._listed_at,
+            list_interval=self._settings.relist_seconds,
+        )
+
+
+def prepare_state_dir(folder: Path) -> None:
+    """Make the folder of the SQLite ledger. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)

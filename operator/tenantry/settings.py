@@ -1,0 +1,69 @@
+"""Settings of the operator: environment variables with the prefix TENANTRY_, each also a value of the chart."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BeforeValidator
+
+
+def _words(value: object) -> object:
+    """Let a list be written as words with commas between them."""
+    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+
+def _network(text: str) -> str:
+    return str(ipaddress.ip_network(text))
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_words)]
+
+
+def default_state_dir() -> Path:
+    """Return the folder for the ledger where no database is named."""
+    return Path.home() / ".local" / "state" / "tenantry" / "operator"
+
+
+class Settings(BaseSettings):
+    """What `tenantry run` can be told; it needs none of it."""
+
+    model_config = SettingsConfigDict(env_prefix="TENANTRY_", extra="ignore", use_attribute_docstrings=True)
+
+    state_dir: Path = Field(default_factory=default_state_dir)
+    """Folder of the SQLite ledger, where `database_url` names no other."""
+    database_url: str | None = None
+    """The ledger, such as postgresql://user:password@host/tenantry. A secret."""
+    default_plan: str = "free"
+    """Plan of a Tenant that names none."""
+    http_host: str = "0.0.0.0"  # noqa: S104 - the kubelet's probes and the scraper come from outside the pod
+    """Address of the probes and metrics."""
+    http_port: int = 8080
+    """Port of the probes and metrics."""
+    workers: int = Field(default=16, ge=1, le=256)
+    """How many tenants are reconciled side by side."""
+    relist_seconds: float = Field(default=600.0, gt=0)
+    """How often everything is listed anew, to find what watches missed."""
+    lease_namespace: str = "default"
+    """Namespace of the Lease that decides which replica leads; in a pod, its own."""
+    lease_seconds: int = Field(default=15, ge=2)
+    """How long another replica waits before it takes over from one that went silent."""
+    dns_namespace: str = "kube-system"
+    """Namespace of the cluster's DNS, which every tenant may ask."""
+    scraper_namespaces: Words = ()
+    """Namespaces from which tenants' metrics may be scraped, with commas between them."""
+    api_server_cidrs: Networks = ()
+    """Addresses of the API server that tenants' applications may reach, with commas between them."""
+    archive_history_days: int = Field(default=30, ge=0)
+    """How long a purged or restored TenantArchive stays as a record."""
+    log_level: str = "INFO"
+    """DEBUG, INFO, WARNING or ERROR."""
+
+    @property
+    def ledger_url(self) -> str:
+        """Return the database of the ledger."""
+        return self.database_url or f"sqlite:///{self.state_dir / 'ledger.db'}"
