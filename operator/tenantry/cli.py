@@ -114,21 +114,25 @@ async def _entries(url: str, tenant: str | None, since: datetime | None, limit: 
         await ledger.close()
 
 
-COLUMNS = ("at", "actor", "action", "kind", "name", "message")
+COLUMNS = ("at", "actor", "action", "object", "message")
+NARROWEST = 140  # columns of a table that is piped somewhere
 
 
 def _print(entries: list[AuditEntry], output: Output) -> None:
     if output is Output.JSON:
         typer.echo(json.dumps([_record(entry) for entry in entries], indent=2, ensure_ascii=False))
         return
-    rows = [[str(_record(entry)[column]) for column in COLUMNS] for entry in entries]
+    rows = [[_record(entry)[column] for column in COLUMNS] for entry in entries]
     if output is Output.CSV:
         csv.writer(sys.stdout).writerows([COLUMNS, *rows])
         return
-    table = Table(*(column.capitalize() for column in COLUMNS), box=None)
+    table = Table(box=None)
+    for column in COLUMNS:
+        table.add_column(column.capitalize(), no_wrap=column in ("at", "action"), overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table, width=console.width if console.is_terminal else NARROWEST)
 
 
 def _record(entry: AuditEntry) -> dict[str, Any]:
@@ -138,6 +142,7 @@ def _record(entry: AuditEntry) -> dict[str, Any]:
         "action": entry.action,
         "kind": entry.kind,
         "name": entry.name,
+        "object": f"{entry.kind}/{entry.name}",
         "uid": entry.uid,
         "tenant": entry.tenant,
         "message": entry.message,
@@ -150,7 +155,8 @@ def _log(level: str) -> None:
     logging.basicConfig(
         level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
-    logging.getLogger("kopf").setLevel(logging.WARNING)
+    for chatty in ("kopf", "alembic", "aiohttp.access"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def main() -> None:

@@ -9,6 +9,8 @@ from tenantry.desired.owner import Manifest, Owner
 from tenantry.domain import names
 from tenantry.domain.observed import NamespaceDetail, Observed
 
+PROTECTED = (*names.PROTECTED_LABEL_PREFIXES, names.MANAGED_BY)
+
 
 def namespace(owner: Owner, *, pod_security: str, labels: Mapping[str, str], origin: str) -> Manifest:
     """Return the namespace: our marks, Pod Security at the plan's level, and the tenant's own labels."""
@@ -50,6 +52,20 @@ def matches(desired: Manifest, seen: Observed) -> bool:
         and detail.owned_annotations <= annotations.keys()
         and not surplus(desired, detail)
     )
+
+
+def tampered(desired: Manifest, seen: Observed) -> bool:
+    """Return whether somebody else has changed what is ours, rather than we our mind.
+
+    A value that another manager forced is not ours in managedFields any more.
+    """
+    detail = seen.detail
+    if not isinstance(detail, NamespaceDetail):
+        return False
+    labels, annotations = desired["metadata"]["labels"], desired["metadata"]["annotations"]
+    taken = {key for key in labels if key.startswith(PROTECTED) and key not in detail.owned_labels}
+    lost = {key for key in annotations if key not in detail.owned_annotations}
+    return bool(taken or lost or surplus(desired, detail))
 
 
 def surplus(desired: Manifest, detail: NamespaceDetail) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -30,24 +30,26 @@ class Repair:
     mark: str
 
 
-def repair_of(
-    child: ChildKey, seen: Observed | None, deleted: Collection[ChildKey], now: datetime
-) -> Repair | None:
+def repair_of(child: ChildKey, seen: Observed | None, deleted: bool, now: datetime) -> Repair | None:
     """Return what somebody else had done to a child that was written just now.
 
     None where it is new, or where it was our own change of mind (an edited Plan or Tenant).
     """
     if seen is None:
-        return Repair(child, "deleted", now.isoformat()) if child in deleted else None
+        return Repair(child, "deleted", now.isoformat()) if deleted else None
     if seen.writer.startswith(names.MANAGER):
         return None
     return Repair(child, f"changed by {seen.writer}", seen.resource_version)
 
 
-async def apply_namespace(desired: Manifest, seen: Observed | None, cx: Context) -> Observed:
+async def apply_namespace(
+    desired: Manifest, seen: Observed | None, cx: Context, repairs: list[Repair]
+) -> Observed:
     """Bring the namespace to its desired labels and annotations; return it as it is then."""
     if seen is not None and namespaces.matches(desired, seen):
         return seen
+    if seen is not None and namespaces.tampered(desired, seen):
+        repairs.append(Repair(key(desired), f"changed by {seen.writer}", seen.resource_version))
     with translated():
         stored = await cx.objects.apply(desired)
         now = observe(stored)
@@ -87,7 +89,8 @@ async def _all(steps: Iterable[Coroutine[Any, Any, None]]) -> PartError | None:
 
 async def _ensure(desired: Manifest, seen: Observed | None, cx: Context, repairs: list[Repair]) -> None:
     wanted, child = fingerprint(desired), key(desired)
-    deleted = cx.seen.deleted(desired["metadata"].get("namespace", ""))
+    # Asked before writing: a child that has come back is not among them any more.
+    deleted = child in cx.seen.deleted(desired["metadata"].get("namespace", ""))
     if seen is not None and not seen.deleting and seen.fingerprint == wanted:
         return
     with translated():

@@ -108,8 +108,8 @@ async def close(
         },
         origin=origin(namespace, "Never"),
     )
-    await apply_namespace(manifest, namespace, cx)
     repairs: list[Repair] = []
+    await apply_namespace(manifest, namespace, cx, repairs)
     error = await apply_group(children.archived_group(owner), shelf, cx, repairs)
     if error is not None:
         raise error

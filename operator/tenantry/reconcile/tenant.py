@@ -85,7 +85,7 @@ async def _provision(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
         )
         if ownership.taken in ("adopted", "restored"):
             await record.takeover(tenant, ownership, cx)
-        namespace = await _namespace(tenant, facts, ownership, cx)
+        namespace = await _namespace(tenant, facts, ownership, progress, cx)
     except PartError as error:
         progress.outcomes["NamespaceReady"] = Outcome.failed(error)
         return await report.tenant(progress, cx)
@@ -110,14 +110,17 @@ def observe(tenant: Tenant, cx: Context) -> Facts:
     return Facts(cx.seen.namespace(name), cx.seen.children(name), plan_name, plan, no_plan)
 
 
-async def _namespace(tenant: Tenant, facts: Facts, ownership: Ownership, cx: Context) -> Observed:
+async def _namespace(
+    tenant: Tenant, facts: Facts, ownership: Ownership, progress: report.Progress, cx: Context
+) -> Observed:
     manifest = build_namespace(
         _owner(tenant),
         pod_security=_pod_security(facts),
         labels=tenant.spec.namespace.labels,
         origin=ownership.origin,
     )
-    return await apply_namespace(manifest, facts.namespace, cx)
+    repairs = [] if ownership.taken else progress.repairs
+    return await apply_namespace(manifest, facts.namespace, cx, repairs)
 
 
 def _pod_security(facts: Facts) -> str:
