@@ -116,6 +116,14 @@ def test_columns() -> None:
     assert columns("tenantarchives.yaml", 0) == ["Tenant", "Phase", "Purge-After", "Age"]
 
 
+def test_columns_show_fields_that_exist() -> None:
+    for document in DOCUMENTS.values():
+        fields = {path.partition(".")[2] for path, _ in walk(root(document), "")}
+        for column in document["spec"]["versions"][0]["additionalPrinterColumns"]:
+            path = re.sub(r"\[\?\(@\.\w+==\"\w+\"\)\]", "[]", column["jsonPath"]).removeprefix(".")
+            assert path in fields | {"metadata.creationTimestamp"}, column["name"]
+
+
 def test_alternatives_have_no_structural_schema() -> None:
     with pytest.raises(ValueError, match="no alternatives"):
         structural({"anyOf": [{"type": "string"}, {"type": "integer"}]}, {})
