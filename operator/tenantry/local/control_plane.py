@@ -225,9 +225,10 @@ class ControlPlane:
 
     def _remembered_ports(self) -> Ports | None:
         try:
-            return Ports(**json.loads(self._ports_file.read_bytes()))
+            ports = Ports(**json.loads(self._ports_file.read_bytes()))
         except (FileNotFoundError, ValueError, TypeError):
             return None
+        return ports if all(type(port) is int for port in ports.as_dict().values()) else None
 
     @property
     def _controller_manager_kubeconfig(self) -> Path:

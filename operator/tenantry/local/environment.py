@@ -195,12 +195,10 @@ class Environment:
     def _populate(self) -> None:
         if self._load().populated:
             return
-        kubectl = self._kubectl()
-        samples = (self._manifests or find_manifests()).samples()
-        if samples:
-            kubectl.apply(*(f"--filename={path}" for path in samples))
         tenants = showcase_tenants()
-        kubectl.apply(documents=tenants)
+        samples = (self._manifests or find_manifests()).samples()
+        documents = [each for path in samples for each in yaml.safe_load_all(path.read_text())]
+        self._kubectl().apply(documents=[*documents, *tenants])
         self._save(populated=True)
         self._report(f"created {len(tenants)} tenants")
 

@@ -46,7 +46,7 @@ def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
 def _acquire(path: Path, waiting: Callable[[], None]) -> int:
     waited = False
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except FileNotFoundError:
