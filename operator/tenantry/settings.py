@@ -6,9 +6,8 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from pydantic import BeforeValidator
 
 
 def _words(value: object) -> object:
@@ -40,7 +39,7 @@ class Settings(BaseSettings):
     """The ledger, such as postgresql://user:password@host/tenantry. A secret."""
     default_plan: str = "free"
     """Plan of a Tenant that names none."""
-    http_host: str = "0.0.0.0"  # noqa: S104 - the kubelet's probes and the scraper come from outside the pod
+    http_host: str = "0.0.0.0"
     """Address of the probes and metrics."""
     http_port: int = 8080
     """Port of the probes and metrics."""

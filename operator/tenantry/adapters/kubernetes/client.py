@@ -67,6 +67,10 @@ async def configure(kubeconfig: str | None, context: str | None) -> Configuratio
     return configuration
 
 
+def _in_pod() -> bool:
+    return Path("/var/run/secrets/kubernetes.io/serviceaccount").exists()
+
+
 class Client:
     """Requests to one API server. Safe for concurrent use; `close()` when done."""
 

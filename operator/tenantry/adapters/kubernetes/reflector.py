@@ -65,7 +65,8 @@ class Reflector:
         present: set[str] = set()
         before = {item.uid: item for item in self._seen.present(self._kind.kind)}
         version = ""
-        async for page, version in pages(self._client, self._kind):
+        async for page, listed_at in pages(self._client, self._kind):
+            version = listed_at
             for item in page:
                 present.add(item["metadata"]["uid"])
                 self._seen.saw(item)

@@ -87,7 +87,7 @@ def migration_engine(url: URL) -> Engine:
     if url.get_backend_name() == "sqlite":
         engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
         event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "connect", _leave_transactions_to_us)
+        # Python's sqlite3 begins no transaction before DDL: a crash would leave half a migration.
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         return engine
     return create_engine(
@@ -112,11 +112,6 @@ def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -
     # was acknowledged must not be lost. Group commit pays the price of the fsync once for many rows.
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()
-
-
-def _leave_transactions_to_us(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
-    # Python's sqlite3 opens no transaction before DDL, which would leave half a migration after a crash.
-    connection.isolation_level = None
 
 
 def _leave_standby(context: ExceptionContext) -> None:
