@@ -50,11 +50,7 @@ async def configure(kubeconfig: str | None, context: str | None) -> Configuratio
     """Return the connection that --kubeconfig, --context, KUBECONFIG or the pod's ServiceAccount name."""
     configuration = Configuration()
     configuration.connection_pool_maxsize = 64
-    if (
-        kubeconfig is None
-        and context is None
-        and Path("/var/run/secrets/kubernetes.io/serviceaccount").exists()
-    ):
+    if kubeconfig is None and context is None and _in_pod():
         config.load_incluster_config(client_configuration=configuration)
         return configuration
     try:
