@@ -76,6 +76,16 @@ def run(
         raise fail(str(error)) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+    except Exception as error:
+        # A pod is started again; what happened is one line here, and all of it under TENANTRY_LOG_LEVEL=DEBUG.
+        logging.getLogger(__name__).debug("The operator failed", exc_info=True)
+        raise fail(f"the operator stops: {_innermost(error)}") from None
+
+
+def _innermost(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 async def _run(settings: Settings, kubeconfig: str | None, context: str | None) -> None:

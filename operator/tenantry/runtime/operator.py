@@ -17,7 +17,7 @@ from typing import Any
 from kubernetes.aio.client.configuration import Configuration
 from prometheus_client import CollectorRegistry
 
-from tenantry.adapters.kubernetes.client import Client
+from tenantry.adapters.kubernetes.client import Client, Expired
 from tenantry.adapters.kubernetes.kinds import CHILD_KINDS, OWN_KINDS
 from tenantry.adapters.kubernetes.objects import ApiObjects
 from tenantry.adapters.kubernetes.reflector import Reflector, list_own
@@ -25,7 +25,7 @@ from tenantry.adapters.kubernetes.seen import Seen
 from tenantry.adapters.ledger import Ledger
 from tenantry.desired.network import Surroundings
 from tenantry.reconcile import archive, plan, roles, tenant
-from tenantry.reconcile.ports import Context, Policy
+from tenantry.reconcile.ports import Conflict, Context, Policy, Refused, Unavailable
 from tenantry.reconcile.result import Key, Result
 from tenantry.runtime.health import HealthServer, Snapshot
 from tenantry.runtime.lease import Leadership, LeaseTerms
@@ -38,6 +38,7 @@ from tenantry.settings import Settings
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 10.0
+LIST_PAUSE_SECONDS = 1.0
 
 RECONCILERS = {
     "Tenant": tenant.reconcile,
@@ -166,8 +167,7 @@ class Operator:
 
     async def _work(self, queue: WorkQueue, cx: Context, reflectors: list[Reflector]) -> None:
         """Wait until everything is known, then work, and list everything anew from time to time."""
-        for kind in OWN_KINDS:
-            await list_own(self._client, kind, self._seen)
+        await self._list_own_at_last()
         for reflector in reflectors:
             await reflector.synced.wait()
         self._listed_at = time.monotonic()
@@ -182,6 +182,23 @@ class Operator:
         async with asyncio.TaskGroup() as group:
             group.create_task(queue.run(reconcile, self._settings.workers), name="workers")
             group.create_task(self._relist(reflectors), name="re-list")
+
+    async def _list_own_at_last(self) -> None:
+        """List our own kinds, however long the API server takes to serve them; says once what it waits for."""
+        said = ""
+        while True:
+            try:
+                for kind in OWN_KINDS:
+                    await list_own(self._client, kind, self._seen)
+                return
+            except LookupError:
+                reason = "the API server does not know Tenantry's kinds yet; apply the folder crds/"
+            except (Unavailable, Refused, Conflict, Expired) as error:
+                reason = str(error)
+            if reason != said:
+                logger.warning("Waiting: %s", reason)
+                said = reason
+            await asyncio.sleep(LIST_PAUSE_SECONDS)
 
     async def _relist(self, reflectors: list[Reflector]) -> None:
         """List everything every so often, and look at every object of ours again."""
