@@ -104,13 +104,15 @@ class WorkQueue:
         """Keys that are ready and wait for a worker."""
         return len(self._fresh) + len(self._low)
 
+    @property
     def oldest_wait(self) -> float:
-        """Return for how many seconds the oldest ready key has waited; 0 where none waits."""
+        """For how many seconds the oldest ready key has waited; 0 where none waits."""
         heads = [next(iter(ready.values())) for ready in (self._fresh, self._low) if ready]
         return max(0.0, self._clock() - min(heads)) if heads else 0.0
 
+    @property
     def longest_run(self) -> float:
-        """Return for how many seconds the longest of the present reconciles has run; 0 where none runs."""
+        """For how many seconds the longest of the present reconciles has run; 0 where none runs."""
         now = self._clock()
         return max((now - (self._entries[key].started or now) for key in self._running), default=0.0)
 

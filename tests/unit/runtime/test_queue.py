@@ -363,14 +363,14 @@ async def test_reconciles_that_never_await_leave_the_loop_to_others() -> None:
 
 async def test_what_the_probes_read() -> None:
     bench = Bench()
-    assert (bench.queue.depth, bench.queue.oldest_wait(), bench.queue.longest_run()) == (0, 0.0, 0.0)
+    assert (bench.queue.depth, bench.queue.oldest_wait, bench.queue.longest_run) == (0, 0.0, 0.0)
     bench.queue.add(A)
     bench.advance(3)
     bench.queue.add(B, low=True)
-    assert (bench.queue.depth, bench.queue.oldest_wait()) == (2, 3.0)
+    assert (bench.queue.depth, bench.queue.oldest_wait) == (2, 3.0)
     async with working(bench.queue, bench.reconcile, workers=1):
         bench.advance(2)
-        assert (bench.queue.depth, bench.queue.oldest_wait(), bench.queue.longest_run()) == (1, 2.0, 2.0)
+        assert (bench.queue.depth, bench.queue.oldest_wait, bench.queue.longest_run) == (1, 2.0, 2.0)
         await bench.finish(A)
         assert bench.queue.last_finished == bench.clock.now
 
