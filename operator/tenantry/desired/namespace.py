@@ -35,6 +35,21 @@ def namespace(owner: Owner, *, pod_security: str, labels: Mapping[str, str], ori
     }
 
 
+def bare(desired: Manifest) -> Manifest:
+    """Return the namespace with our marks alone, to be created before the rest is applied.
+
+    What a create sets, a later apply does not take off again: the rest may change, the marks do not.
+    """
+    metadata = desired["metadata"]
+    marks = {key: metadata["labels"][key] for key in (names.MANAGED_BY, names.TENANT)}
+    return {**desired, "metadata": {**metadata, "labels": marks}}
+
+
+def of_uid(desired: Manifest, uid: str) -> Manifest:
+    """Return the manifest for the very namespace that was seen; another by that name is a conflict."""
+    return {**desired, "metadata": {**desired["metadata"], "uid": uid}}
+
+
 def matches(desired: Manifest, seen: Observed) -> bool:
     """Return whether a namespace needs no write.
 

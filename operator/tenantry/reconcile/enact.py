@@ -51,6 +51,11 @@ async def apply_namespace(
     if seen is not None and namespaces.tampered(desired, seen):
         repairs.append(Repair(key(desired), f"changed by {seen.writer}", seen.resource_version))
     with translated():
+        if seen is None:
+            # An apply would take over a namespace that somebody else creates at this moment; a create does not.
+            await cx.objects.create(namespaces.bare(desired))
+        else:
+            desired = namespaces.of_uid(desired, seen.uid)
         stored = await cx.objects.apply(desired)
         now = observe(stored)
         detail = now.detail

@@ -40,10 +40,18 @@ class Progress:
         """Return whether the tenant has been Ready before: it has a configuration in effect."""
         return self.tenant.status.config_revision is not None
 
+    @property
+    def outran(self) -> bool:
+        """Return whether all that went wrong is that something changed meanwhile: try again, say nothing."""
+        errors = [outcome.error for outcome in self.outcomes.values() if outcome.error is not None]
+        return bool(errors) and not self.repairs and all(error.reason == "Conflict" for error in errors)
+
 
 async def tenant(progress: Progress, cx: Context) -> Result:
     """Write audit rows first, then the status that says the spec has been dealt with, then Events."""
     subject = progress.tenant
+    if progress.outran:
+        return Result(failed=True, outcome="conflict")
     try:
         rows = await record.of_tenant(progress, cx)
     except Unavailable as error:

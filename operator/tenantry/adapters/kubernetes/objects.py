@@ -49,6 +49,10 @@ class ApiObjects:
         """Server-side apply, forced; returns the object as stored."""
         return await self._write("PATCH", manifest, content_type=APPLY, manager=manager, force=True)
 
+    async def create(self, manifest: Manifest) -> Manifest:
+        """Create an object; one of that name that is there already raises Conflict."""
+        return await self._write("POST", manifest, content_type=JSON)
+
     async def apply_status(self, manifest: Manifest, *, manager: str = names.MANAGER) -> Manifest:
         """Server-side apply on the status subresource; returns the object as stored."""
         return await self._write(
@@ -126,7 +130,8 @@ class ApiObjects:
         self._check_lead()
         kind = KINDS[manifest["kind"]]
         metadata = manifest["metadata"]
-        path = kind.path(metadata["name"], metadata.get("namespace", ""), subresource)
+        name = "" if method == "POST" else metadata["name"]
+        path = kind.path(name, metadata.get("namespace", ""), subresource)
         query = {"fieldManager": manager, **({"force": "true"} if force else {})}
         try:
             answer = await self._client.send(
