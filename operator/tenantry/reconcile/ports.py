@@ -11,6 +11,7 @@ from tenantry.api.archive import TenantArchive
 from tenantry.api.plan import Plan
 from tenantry.desired.network import Surroundings
 from tenantry.domain.audit import AuditEntry
+from tenantry.domain.conditions import PLAN_GRACE
 from tenantry.domain.observed import ChildKey, Observed, TenantClaim
 
 Manifest = dict[str, Any]
@@ -50,6 +51,9 @@ class Objects(Protocol):
 
     async def apply(self, manifest: Manifest, *, manager: str = "tenantry") -> Manifest:
         """Server-side apply, forced; returns the object as stored."""
+
+    async def create(self, manifest: Manifest) -> Manifest:
+        """Create an object; one of that name that is there already raises Conflict."""
 
     async def apply_status(self, manifest: Manifest, *, manager: str = "tenantry") -> Manifest:
         """Server-side apply on the status subresource; returns the object as stored."""
@@ -123,6 +127,7 @@ class Policy:
     default_plan: str = "free"
     around: Surroundings = field(default_factory=Surroundings)
     archive_history: timedelta = timedelta(days=30)
+    plan_grace: timedelta = PLAN_GRACE
 
 
 class AuditLog(Protocol):
