@@ -1,7 +1,4 @@
-"""`tenantry up`, `down` and `status` with the real control plane, through crashes at bad moments.
-
-The operator itself is left out: these tests are about the processes and files around it.
-"""
+"""`tenantry up`, `down` and `status` with the real control plane, through crashes at bad moments."""
 
 from __future__ import annotations
 
@@ -26,6 +23,8 @@ from tenantry.local.control_plane import API_SERVER, CONTROLLER_MANAGER, ETCD, P
 from tenantry.local.environment import Environment
 from tenantry.local.errors import LocalError
 from tenantry.local.kubectl import Kubectl, KubectlError
+from tenantry.local.manifests import Manifests, find_manifests
+from tenantry.local.operator_daemon import OPERATOR
 
 COMMAND = [sys.executable, "-c", "from tenantry.local.commands import app; app()"]
 
@@ -63,9 +62,9 @@ def state_dir(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
-    """One environment that is up, without an operator, for the tests that leave it so."""
-    environment = Environment(tmp_path_factory.mktemp("shared") / "environment", durable=False)
-    environment.up(operator=False)
+    """One environment that is up, for the tests that leave it so."""
+    environment = Environment(tmp_path_factory.mktemp("shared") / "environment")
+    assert environment.up() == [*PARTS, OPERATOR]
     yield environment
     environment.down()
     assert not left_over(environment.state_dir)
@@ -81,14 +80,11 @@ def test_it_has_the_kinds_the_plans_and_twelve_tenants_and_more(
     environment: Environment, kubectl: Kubectl
 ) -> None:
     status = environment.status()
-    assert status.api_ready
-    assert {part.name: part.pid is not None for part in status.parts} == {
-        **dict.fromkeys(PARTS, True),
-        "operator": False,
-    }
-    assert not status.running
+    assert status.running
+    assert {part.name for part in status.parts} == {*PARTS, OPERATOR}
     assert {"initech", "globex", "hooli"} <= {row.name for row in status.tenants}
     assert len(status.tenants) >= 12
+    assert {(row.phase, row.ready) for row in status.tenants} == {("Ready", "True")}
     plans = kubectl.json("get", "plans")["items"]
     assert {plan["metadata"]["name"] for plan in plans} == {"free", "pro", "enterprise"}
 
@@ -115,30 +111,44 @@ def test_it_enforces_quota_access_and_namespace_deletion(kubectl: Kubectl) -> No
 
 def test_a_second_up_finds_the_first(environment: Environment) -> None:
     before = pids(environment.state_dir)
-    assert Environment(environment.state_dir, durable=False).up(operator=False) == []
+    assert Environment(environment.state_dir).up() == []
     assert pids(environment.state_dir) == before
 
 
+def test_the_command_says_that_it_runs_and_prints_the_table(environment: Environment) -> None:
+    answer = tenantry(environment.state_dir, "up")
+    assert answer.returncode == 0
+    assert f"export KUBECONFIG={environment.control_plane.kubeconfig}" in answer.stdout
+    rows = [line.split() for line in answer.stdout.splitlines() if line.startswith("initech ")]
+    assert [row[:5] for row in rows] == [["initech", "pro", "Ready", "tenant-initech", "True"]]
+    assert answer.stderr == f"the environment in {environment.state_dir} is running already\n"
+
+
 def test_what_a_user_changed_stays(environment: Environment, kubectl: Kubectl) -> None:
-    kubectl.run("delete", "tenant", "bluth")
-    environment.up(operator=False)
+    kubectl.run("delete", "tenant", "bluth", "--timeout=20s")
+    environment.up()
     assert "bluth" not in {row.name for row in environment.status().tenants}
 
 
-@pytest.mark.parametrize(
-    "killed", [(ETCD,), (CONTROLLER_MANAGER,), PARTS], ids=["etcd", "controllers", "all"]
-)
+@pytest.mark.parametrize("killed", [ETCD, CONTROLLER_MANAGER, OPERATOR])
 def test_up_starts_what_was_killed_and_keeps_the_data(
-    environment: Environment, kubectl: Kubectl, killed: tuple[str, ...]
+    environment: Environment, kubectl: Kubectl, killed: str
 ) -> None:
-    name = f"kept-{len(killed)}-{killed[0]}"
-    kubectl.run("create", "configmap", name)
+    kubectl.run("create", "configmap", f"before-{killed}")
     before = pids(environment.state_dir)
-    processes.kill(process for part in killed for process in processes.find(environment.state_dir)[part])
-    assert environment.up(operator=False) == list(killed)
+    processes.kill(processes.find(environment.state_dir)[killed])
+    assert environment.up() == [killed]
     after = pids(environment.state_dir)
-    assert {part for part in PARTS if before[part] != after[part]} == set(killed)
-    kubectl.run("get", "configmap", name)
+    assert [part for part in (*PARTS, OPERATOR) if before[part] != after[part]] == [killed]
+    kubectl.run("get", "configmap", f"before-{killed}")
+
+
+def test_down_can_keep_the_data(environment: Environment, kubectl: Kubectl) -> None:
+    kubectl.run("create", "configmap", "before-down")
+    environment.down(keep_data=True)
+    assert not left_over(environment.state_dir)
+    assert environment.up() == [*PARTS, OPERATOR]
+    kubectl.run("get", "configmap", "before-down")
 
 
 def test_lost_notes_and_a_taken_port_are_healed(environment: Environment) -> None:
@@ -151,22 +161,51 @@ def test_lost_notes_and_a_taken_port_are_healed(environment: Environment) -> Non
         other.bind(("127.0.0.1", int(plane.url.rpartition(":")[2])))
         other.listen()
         old = plane.url
-        # The controller manager has to follow the API server to its new port.
-        assert environment.up(operator=False) == [API_SERVER, CONTROLLER_MANAGER]
+        # The others have to follow the API server to its new port.
+        assert environment.up() == [API_SERVER, CONTROLLER_MANAGER, OPERATOR]
     assert plane.url != old
-    assert environment.status().api_ready
+    assert environment.status().running
+
+
+BASE = """
+apiVersion: v1
+kind: List
+items:
+  - {apiVersion: v1, kind: Namespace, metadata: {name: somewhere}}
+  - {apiVersion: v1, kind: ServiceAccount, metadata: {name: operator, namespace: somewhere}}
+  - {apiVersion: apps/v1, kind: Deployment, metadata: {name: operator, namespace: somewhere}}
+  - apiVersion: rbac.authorization.k8s.io/v1
+    kind: ClusterRoleBinding
+    metadata: {name: operator}
+    roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}
+    subjects: [{kind: ServiceAccount, name: operator, namespace: somewhere}]
+"""
+
+
+def test_the_operator_runs_as_the_service_account_of_the_manifests(
+    environment: Environment, kubectl: Kubectl, tmp_path: Path
+) -> None:
+    (tmp_path / "crds").symlink_to(find_manifests().root / "crds")
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "manifests" / "kustomization.yaml").write_text("resources: [base.yaml]")
+    (tmp_path / "manifests" / "base.yaml").write_text(BASE)
+    same = Environment(environment.state_dir, manifests=Manifests(tmp_path))
+    assert same.up() == [OPERATOR]
+    (operator,) = processes.find(environment.state_dir)[OPERATOR]
+    (option,) = [word for word in operator.cmdline() if word.startswith("--kubeconfig=")]
+    who = kubectl.json("auth", "whoami", option)["status"]["userInfo"]["username"]
+    assert who == "system:serviceaccount:somewhere:operator"
+    with pytest.raises(KubectlError, match="not found"):
+        kubectl.run("get", "deployment", "operator", "--namespace=somewhere")
 
 
 def test_status_for_programs_and_its_exit_codes(environment: Environment, state_dir: Path) -> None:
     answer = tenantry(environment.state_dir, "status", "-o", "json")
-    assert answer.returncode == 3  # the operator is not running
+    assert answer.returncode == 0
     status = json.loads(answer.stdout)
-    assert status["apiReady"] is True
+    assert status["running"] is True
     assert status["kubeconfig"] == str(environment.control_plane.kubeconfig)
-    assert {part["name"]: part["pid"] for part in status["parts"]} == {
-        **pids(environment.state_dir),
-        "operator": None,
-    }
+    assert {part["name"]: part["pid"] for part in status["parts"]} == pids(environment.state_dir)
     absent = tenantry(state_dir, "status")
     assert (absent.returncode, absent.stdout) == (3, f"not running: {state_dir}\n")
     assert not state_dir.exists()

@@ -130,4 +130,7 @@ def _progress(line: str) -> None:
 
 
 def _console() -> Console:
-    return Console(highlight=False)
+    console = Console(highlight=False)
+    # A narrow terminal breaks lines, which loses less than cutting them.
+    console.width = max(console.width, 120)
+    return console

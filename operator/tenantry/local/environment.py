@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from tenantry.local.binaries import Binaries
 from tenantry.local.control_plane import ControlPlane, Report
 from tenantry.local.errors import LocalError, plain_os_errors
 from tenantry.local.files import locked, write_private
-from tenantry.local.kubectl import Kubectl, KubectlError
+from tenantry.local.kubectl import Kubectl
 from tenantry.local.manifests import Manifests, find_manifests
 from tenantry.local.operator_daemon import OPERATOR, OperatorDaemon
 from tenantry.local.showcase import showcase_tenants
@@ -32,6 +32,7 @@ _TOKEN, _OPERATOR_KUBECONFIG = "operator.token", "operator.kubeconfig"
 _FILES = (*control_plane.FILES, "state.json", OPERATOR, _TOKEN, _OPERATOR_KUBECONFIG, "kubectl-cache")
 
 _TENANTS_SECONDS = 120.0
+_NAME_AND_READY = "{.metadata.name} {.status.conditions[?(@.type=='Ready')].status}"
 _TOKEN_LIFETIME = "87600h"
 
 
@@ -92,10 +93,10 @@ class Environment:
                 started = self.control_plane.start()
                 self._save(kubectl=str(self.control_plane.binaries.kubectl))
                 self._install()
-                if tenants:
-                    self._populate()
                 if operator:
                     started += self._run_operator()
+                if tenants:
+                    self._populate()
                 if self._operator:
                     self._await_tenants(self._operator)
             except LocalError:
@@ -166,9 +167,7 @@ class Environment:
         kubectl = self._kubectl()
         files = manifests.crds()
         kubectl.apply(*(f"--filename={path}" for path in files))
-        names = [f"crd/{_name(path)}" for path in files]
-        for _ in kubectl.wait("Established", names, 30, lambda: None):
-            pass
+        kubectl.run("wait", "--for=condition=Established", "--timeout=30s", *map(_crd, files))
         self._report(f"installed {len(files)} kinds")
         if base := manifests.base():
             self._install_base(kubectl, base)
@@ -186,7 +185,7 @@ class Environment:
         kubectl.apply(documents=[each for each in kept if each not in namespaces])
         accounts = [each["metadata"] for each in kept if each["kind"] == "ServiceAccount"]
         if len(accounts) == 1:
-            name, namespace = accounts[0]["name"], accounts[0]["namespace"]
+            name, namespace = accounts[0]["name"], accounts[0].get("namespace", "default")
             token = kubectl.run(
                 "create", "token", name, f"--namespace={namespace}", f"--duration={_TOKEN_LIFETIME}"
             )
@@ -200,7 +199,7 @@ class Environment:
         documents = [each for path in samples for each in yaml.safe_load_all(path.read_text())]
         self._kubectl().apply(documents=[*documents, *tenants])
         self._save(populated=True)
-        self._report(f"created {len(tenants)} tenants")
+        self._report(f"created {len(tenants)} tenants, and the samples")
 
     def _run_operator(self) -> list[str]:
         """Have the operator running and ready; return its name if it had to be started."""
@@ -225,29 +224,32 @@ class Environment:
 
     def _await_tenants(self, operator: OperatorDaemon) -> None:
         kubectl = self._kubectl()
-        names = [row.name for row in self._tenants(kubectl)]
-        if not names:
-            return
+        ready = {row.name: row.ready for row in self._tenants(kubectl)}
         begin = reported = time.monotonic()
-        targets = [f"tenant/{name}" for name in names]
-        try:
-            for ready, _ in enumerate(
-                kubectl.wait("Ready", targets, _TENANTS_SECONDS, operator.check), start=1
-            ):
+
+        def check() -> None:
+            operator.check()
+            if time.monotonic() - begin > _TENANTS_SECONDS:
+                raise self._not_ready(kubectl)
+
+        if set(ready.values()) <= {"True"}:
+            return
+        with closing(kubectl.watch("tenants", _NAME_AND_READY, check)) as lines:
+            for line in lines:
+                name, _, ready[name] = line.partition(" ")
+                count = list(ready.values()).count("True")
+                if count == len(ready):
+                    break
                 if time.monotonic() - reported > 1:
                     reported = time.monotonic()
-                    self._report(f"  {ready} of {len(names)} tenants are Ready")
-        except KubectlError as error:
-            raise self._not_ready(error) from error
-        self._report(f"{len(names)} tenants are Ready after {time.monotonic() - begin:.1f} s")
+                    self._report(f"  {count} of {len(ready)} tenants are Ready")
+        self._report(f"{len(ready)} tenants are Ready after {time.monotonic() - begin:.1f} s")
 
-    def _not_ready(self, error: LocalError) -> LocalError:
+    def _not_ready(self, kubectl: Kubectl) -> LocalError:
         log = self.control_plane.log(OPERATOR)
-        for row in self._tenants(self._kubectl()):
-            if row.ready != "True":
-                reason = row.message or "the operator has not reported why"
-                return LocalError(f"tenant {row.name} is not Ready: {reason} (log: {log})")
-        return LocalError(f"{error} (log: {log})")
+        row = next((row for row in self._tenants(kubectl) if row.ready != "True"), None)
+        reason = f"tenant {row.name} is not: {row.message}" if row else "they are only now"
+        return LocalError(f"not all tenants are Ready after {_TENANTS_SECONDS:.0f} s, {reason} (log: {log})")
 
     def _tenants(self, kubectl: Kubectl) -> tuple[TenantRow, ...]:
         return tuple(map(TenantRow.of, kubectl.json("get", "tenants")["items"]))
@@ -281,6 +283,5 @@ class Environment:
         write_private(self.state_dir / "state.json", json.dumps(state).encode())
 
 
-def _name(definition: Path) -> str:
-    name: str = yaml.safe_load(definition.read_text())["metadata"]["name"]
-    return name
+def _crd(file: Path) -> str:
+    return f"crd/{yaml.safe_load(file.read_text())['metadata']['name']}"

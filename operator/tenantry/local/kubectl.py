@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, Queue
@@ -60,6 +60,8 @@ class Kubectl:
         """Apply on the server's side the files that `arguments` name, or `documents`. Raises KubectlError."""
         stdin = None
         if documents is not None:
+            if not documents:
+                return
             arguments = (*arguments, "-f", "-")
             stdin = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
         self.run(
@@ -71,15 +73,13 @@ class Kubectl:
             stdin=stdin,
         )
 
-    def wait(
-        self, condition: str, names: list[str], seconds: float, check: Callable[[], None]
-    ) -> Iterator[str]:
-        """Yield each of `names` (`kind/name`) as its condition becomes true, in their order.
+    def watch(self, kind: str, jsonpath: str, check: Callable[[], None]) -> Generator[str, None, None]:
+        """Yield what `jsonpath` says of every object now and after each change, until the caller has enough.
 
-        `check` is called every half second and may raise. Raises KubectlError when `seconds` have passed.
+        `check` is called every half second and may raise. Raises KubectlError when the watch ends by itself.
         """
         process = subprocess.Popen(
-            [*self._base, "wait", f"--for=condition={condition}", f"--timeout={seconds:.0f}s", *names],
+            [*self._base, "get", kind, "--watch", f"-o=jsonpath={jsonpath}{{'\\n'}}"],
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -92,9 +92,8 @@ class Kubectl:
         reader.start()
         try:
             while (line := _next(lines, check)) is not None:
-                yield line.split()[0]
-            if process.wait() != 0:
-                raise KubectlError(f"waiting for {condition}: {_one_line(process.stderr.read())}")
+                yield line.rstrip("\n")
+            raise KubectlError(f"watching {kind} ended: {_one_line(process.stderr.read())}")
         finally:
             process.kill()
             process.wait()

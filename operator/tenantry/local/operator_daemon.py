@@ -50,13 +50,18 @@ class OperatorDaemon:
         """Have it running and ready: the seconds that took, None when it was. Raises LocalError, OSError."""
         begin = time.monotonic()
         command = [sys.executable, "-m", "tenantry", "run", f"--kubeconfig={self._kubeconfig}"]
-        inputs = digest(self._kubeconfig)
+        reads = digest(self._kubeconfig)
+        # Its port counts too: nobody could ask one whose port was forgotten.
+        inputs = f"{reads} {self._port}"
         self._process = processes.keep(self._environment, OPERATOR, command, inputs, _STOP_SECONDS)
         if self._process is not None:
             self._await_ready(self._process)
             return None
         for _attempt in range(_ATTEMPTS):
             log_begin = processes.log_size(self._log)
+            self._port = free_ports(1)[0]
+            self._remember(self._port)
+            inputs = f"{reads} {self._port}"
             self._process = processes.spawn(
                 self._environment, OPERATOR, command, self._log, inputs=inputs, variables=self._variables()
             )
@@ -89,11 +94,10 @@ class OperatorDaemon:
 
     def _variables(self) -> dict[str, str]:
         """Return the settings of the user's shell, but for what belongs to this environment."""
-        self._port = free_ports(1)[0]
-        self._remember(self._port)
         return {
             **os.environ,
             "TENANTRY_STATE_DIR": str(self._environment / OPERATOR),
+            "TENANTRY_HTTP_HOST": LOOPBACK,
             "TENANTRY_HTTP_PORT": str(self._port),
             "PYTHONUNBUFFERED": "1",
         }

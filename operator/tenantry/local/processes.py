@@ -110,7 +110,10 @@ def is_running(process: psutil.Process) -> bool:
     with suppress(ChildProcessError):  # not a child of ours, or waited for already
         os.waitpid(process.pid, os.WNOHANG)
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        if not process.is_running():
+            return False
+        # A zombie with threads is on its way: they hold its ports and files for a moment longer.
+        return process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1
     except psutil.NoSuchProcess:
         return False
 

@@ -21,7 +21,7 @@ def print_tenants(console: Console, status: Status) -> None:
         console.print("no tenants", style="dim")
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("TENANT", "PLAN", "PHASE", "NAMESPACE", "READY", "READY AFTER", "AGE"):
+    for heading in ("TENANT", "PLAN", "PHASE", "NAMESPACE", "READY", "READY IN", "AGE"):
         table.add_column(heading, no_wrap=True)
     now = datetime.now(UTC)
     for row in status.tenants:
@@ -64,6 +64,8 @@ def print_next_steps(console: Console, status: Status) -> None:
         ]
     if status.operator_port:
         lines.append(f"curl http://127.0.0.1:{status.operator_port}/metrics")
+        own_state = shlex.quote(str(status.state_dir / "operator"))
+        lines.append(f"TENANTRY_STATE_DIR={own_state} tenantry audit")
     lines += ["tenantry status", "tenantry down"]
     console.print("\nTo look further:", style="bold")
     for line in lines:
@@ -79,7 +81,7 @@ def _time_to_ready(row: TenantRow) -> str:
     if row.ready_since is None:
         return ""
     seconds = (row.ready_since - row.created).total_seconds()
-    return "under 1s" if seconds < 1 else f"{seconds:.0f}s"
+    return "<1s" if seconds < 1 else f"{seconds:.0f}s"
 
 
 def _duration(age: timedelta) -> str:
