@@ -159,6 +159,28 @@ async def test_a_graceful_stop_renews_until_the_work_has_ended_and_then_releases
     assert spec["leaseDurationSeconds"] == 1
 
 
+async def test_a_lease_is_not_given_away_while_its_work_still_runs(client: Client, lease: str) -> None:
+    leading, end = asyncio.Event(), asyncio.Event()
+    leadership = Leadership(terms(lease), client)
+
+    async def lead() -> None:
+        leading.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await end.wait()
+
+    task = asyncio.create_task(leadership.run(lead))
+    await within(5, leading.wait())
+    task.cancel()  # SIGTERM
+    await asyncio.sleep(0)
+    task.cancel()  # and an impatient second one
+    await asyncio.wait([task])
+    assert not leadership.held()
+    assert (await read(client, lease))["holderIdentity"] == leadership.terms.identity
+    end.set()
+
+
 async def test_after_a_crash_the_lease_must_run_out_first(client: Client, lease: str) -> None:
     first, second = Candidate(client, terms(lease)), Candidate(client, terms(lease))
     first.start()

@@ -90,6 +90,7 @@ class Leadership:
         self._seen: dict[str, Any] | None = None
         self._seen_at = 0.0
         self._trouble = ""
+        self._work: asyncio.Future[None] | None = None
         self._where = f"{terms.namespace}/{terms.name}"
         self._leases = f"/apis/coordination.k8s.io/v1/namespaces/{terms.namespace}/leases"
         self._path = f"{self._leases}/{terms.name}"
@@ -122,7 +123,8 @@ class Leadership:
                 logger.warning("Lost the Lease %s, on standby again", self._where)
         finally:
             self._renewed_at = None
-            await self._release()
+            if self._work is None or self._work.done():  # a second cancellation may have left it running
+                await self._release()
 
     async def _acquire(self) -> None:
         announced: str | None = None
@@ -135,7 +137,7 @@ class Leadership:
 
     async def _lead(self, lead: Callable[[], Awaitable[None]]) -> bool:
         """Lead until `lead` ends (True) or the Lease is lost (False); on return nothing of it runs."""
-        work = asyncio.ensure_future(lead())
+        self._work = work = asyncio.ensure_future(lead())
         renewing = asyncio.create_task(self._renew_while_held(), name="lease-renewal")
         try:
             await asyncio.wait({work, renewing}, return_when=asyncio.FIRST_COMPLETED)
