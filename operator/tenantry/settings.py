@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     """The ledger, such as postgresql://user:password@host/tenantry. A secret."""
     default_plan: str = "free"
     """Plan of a Tenant that names none."""
+    plan_grace_seconds: float = Field(default=120.0, ge=0)
+    """How long a Tenant waits for a Plan that is not there yet before it counts as a mistake (Stalled)."""
     http_host: str = "0.0.0.0"
     """Address of the probes and metrics."""
     http_port: int = 8080

@@ -15,7 +15,8 @@ from tenantry.api.common import Condition
 from tenantry.domain.errors import PartError, Retry, Stalled
 
 PLAN_GRACE = timedelta(minutes=2)
-"""How long a Plan that is not there yet may still come, within the same sync, before it counts as a mistake."""
+"""How long a Plan that is not there yet may still come, within the same sync, before it counts as a mistake,
+where the settings say nothing else."""
 
 MESSAGE_LIMIT = 1024
 
@@ -40,11 +41,17 @@ class Outcome:
 
 
 def plan_not_found(
-    plan: str, field: str, present: Sequence[Condition], generation: int, now: datetime
+    plan: str,
+    field: str,
+    present: Sequence[Condition],
+    generation: int,
+    now: datetime,
+    grace: timedelta = PLAN_GRACE,
 ) -> PartError:
     """Return the error for a Plan that does not exist.
 
-    For two minutes it may still come (Retry), then the user must act (Stalled); a changed spec begins anew.
+    For a while it may still come (Retry), then the user must act (Stalled); a spec that is changed after that
+    is given the same time again.
     """
     message = f"{field} names plan {plan}, which does not exist: apply a Plan of that name, or name another"
     stalled = find(present, "Stalled")
@@ -53,7 +60,7 @@ def plan_not_found(
     reconciling = find(present, "Reconciling")
     waiting = reconciling is not None and reconciling.reason == "PlanNotFound"
     since = reconciling.last_transition_time if reconciling and waiting else now
-    left = (since + PLAN_GRACE - now).total_seconds()
+    left = (since + grace - now).total_seconds()
     if left <= 0:
         return Stalled("PlanNotFound", message)
     return Retry("PlanNotFound", message, left)

@@ -104,8 +104,9 @@ def observe(tenant: Tenant, cx: Context) -> Facts:
     no_plan = None
     if plan is None:
         field = "spec.plan" if tenant.spec.plan else "the setting TENANTRY_DEFAULT_PLAN (spec.plan is unset)"
+        present, generation = tenant.status.conditions, tenant.metadata.generation
         no_plan = conditions.plan_not_found(
-            plan_name, field, tenant.status.conditions, tenant.metadata.generation, cx.clock.now()
+            plan_name, field, present, generation, cx.clock.now(), cx.policy.plan_grace
         )
     return Facts(cx.seen.namespace(name), cx.seen.children(name), plan_name, plan, no_plan)
 

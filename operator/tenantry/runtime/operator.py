@@ -162,7 +162,12 @@ class Operator:
             scraper_namespaces=settings.scraper_namespaces,
             api_server_cidrs=settings.api_server_cidrs,
         )
-        policy = Policy(settings.default_plan, around, timedelta(days=settings.archive_history_days))
+        policy = Policy(
+            settings.default_plan,
+            around,
+            archive_history=timedelta(days=settings.archive_history_days),
+            plan_grace=timedelta(seconds=settings.plan_grace_seconds),
+        )
         return Context(objects, seen, self._ledger.audit, SystemClock(), policy, _Watcher(self._metrics))
 
     async def _work(self, queue: WorkQueue, cx: Context, reflectors: list[Reflector]) -> None:
