@@ -14,7 +14,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import config
@@ -28,6 +29,7 @@ MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 
 OVERLOADED = frozenset({429, 500, 502, 503, 504})
+CONNECTIONS = 64
 ATTEMPTS = 4
 """How often one request is sent while the API server says that it is overloaded, before the queue backs off."""
 FIRST_PAUSE_SECONDS = 0.25
@@ -49,9 +51,12 @@ class Expired(Exception):  # noqa: N818
 async def configure(kubeconfig: str | None, context: str | None) -> Configuration:
     """Return the connection that --kubeconfig, --context, KUBECONFIG or the pod's ServiceAccount name."""
     configuration = Configuration()
-    configuration.connection_pool_maxsize = 64
+    configuration.connection_pool_maxsize = CONNECTIONS
+    # With it aiohttp looks for ~/.netrc in a thread before every request, half of the time of a burst.
+    configuration.client_session_kwargs = {"trust_env": False}
     if kubeconfig is None and context is None and _in_pod():
         config.load_incluster_config(client_configuration=configuration)
+        configuration.proxy = _proxy(configuration.host)
         return configuration
     try:
         await config.load_kube_config(
@@ -60,7 +65,16 @@ async def configure(kubeconfig: str | None, context: str | None) -> Configuratio
     except (config.ConfigException, OSError, ValueError) as error:
         place = kubeconfig or "KUBECONFIG or ~/.kube/config"
         raise ConnectionFailed(f"no cluster to connect to in {place}: {error}") from error
+    configuration.proxy = configuration.proxy or _proxy(configuration.host)
     return configuration
+
+
+def _proxy(url: str) -> str | None:
+    """Return the proxy that HTTPS_PROXY and NO_PROXY name for this address."""
+    parts = urlsplit(url)
+    if proxy_bypass(parts.hostname or ""):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 def _in_pod() -> bool:
