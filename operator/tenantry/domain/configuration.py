@@ -107,38 +107,40 @@ def configure(
     wanted: Config | PartError,
     pinned: int | None,
     kept: Sequence[Revision],
-    current: Revision | None,
+    in_effect: int | None,
+    read: Revision | None,
     dropped: tuple[str, ...] = (),
 ) -> Configuration:
     """Decide which revision is active and which are kept.
 
     wanted: the resolved configuration, or why there is none: then the last good one stays. pinned:
-    `spec.configRevision`. kept: the revisions that the cluster holds. current: the one in status, with the
-    content that was read back, or None.
+    `spec.configRevision`. kept: the revisions that the cluster holds. in_effect: the number in status. read:
+    what `tenant-config` says at present, None where it cannot be made out; believed only where the revision
+    itself is lost, since the revision cannot be edited and `tenant-config` can.
 
-    A new revision gets the number after the highest ever seen, so that a number never means two contents; a
-    lost current revision comes back under its own number.
+    A new revision gets the number after the highest known, so that a number never means two contents; a lost
+    current revision comes back under its own number.
     """
     history = {revision.number: revision for revision in kept}
-    if current is not None:
-        history.setdefault(current.number, current)
-    if pinned is not None:
-        return _pinned(pinned, history, current, dropped)
-    if isinstance(wanted, PartError):
-        active = current or (history[max(history)] if history else None)
-        return Configuration(active, _retained(history, active), wanted)
+    if read is not None and read.number == in_effect:
+        history.setdefault(read.number, read)
     newest = history[max(history)] if history else None
+    last_good = history.get(in_effect or 0, newest)
+    if pinned is not None:
+        return _pinned(pinned, history, last_good, dropped)
+    if isinstance(wanted, PartError):
+        return Configuration(last_good, _retained(history, last_good), wanted)
     text = canonical(wanted)
     if newest is not None and newest.config == text:
         active = newest
     else:
-        active = Revision(newest.number + 1 if newest else 1, text)
+        active = Revision(max(0, in_effect or 0, *history) + 1, text)
         history[active.number] = active
     return Configuration(active, _retained(history, active), None, dropped)
 
 
 def _pinned(
-    pinned: int, history: dict[int, Revision], current: Revision | None, dropped: tuple[str, ...]
+    pinned: int, history: dict[int, Revision], last_good: Revision | None, dropped: tuple[str, ...]
 ) -> Configuration:
     if pinned in history:
         active = history[pinned]
@@ -148,8 +150,7 @@ def _pinned(
         "RevisionNotFound",
         f"spec.configRevision {pinned} is not kept: choose one of {choices}, or remove the field",
     )
-    fallback = current or (history[max(history)] if history else None)
-    return Configuration(fallback, _retained(history, fallback), problem)
+    return Configuration(last_good, _retained(history, last_good), problem)
 
 
 def _retained(history: Mapping[int, Revision], active: Revision | None) -> tuple[Revision, ...]:

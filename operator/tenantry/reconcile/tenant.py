@@ -158,8 +158,8 @@ async def _configuration(
         for child in facts.children.values()
         if child.kind == "ControllerRevision" and isinstance(child.detail, RevisionDetail)
     ]
-    current = current_revision(tenant, facts)
-    decided = configure(wanted, tenant.spec.config_revision, kept, current, dropped)
+    in_effect = tenant.status.config_revision
+    decided = configure(wanted, tenant.spec.config_revision, kept, in_effect, _read_revision(facts), dropped)
     progress.config = decided
     if facts.plan is None or decided.active is None:
         # The last good configuration stays as it is; it names the plan that it came from.
@@ -186,12 +186,10 @@ def _wanted_config(tenant: Tenant, facts: Facts) -> tuple[Config | PartError, tu
     return resolution.config, resolution.dropped
 
 
-def current_revision(tenant: Tenant, facts: Facts) -> Revision | None:
-    """Return the revision in effect with the content that the application reads, where both agree on it."""
+def _read_revision(facts: Facts) -> Revision | None:
+    """Return the revision that the application reads at present, by its own account."""
     seen = facts.children.get(ChildKey("ConfigMap", names.CONFIG_MAP))
     if seen is None or not isinstance(seen.detail, RevisionDetail):
-        return None
-    if seen.detail.revision != tenant.status.config_revision:
         return None
     return Revision(seen.detail.revision, seen.detail.config)
 
