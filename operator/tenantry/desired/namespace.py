@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tenantry.api.plan import PodSecurity
 from tenantry.desired.owner import Manifest, Owner
 from tenantry.domain import names
 from tenantry.domain.observed import NamespaceDetail, Observed
@@ -33,6 +34,15 @@ def namespace(owner: Owner, *, pod_security: str, labels: Mapping[str, str], ori
             "annotations": {names.TENANT_UID: owner.uid, names.ORIGIN: origin},
         },
     }
+
+
+def pod_security_kept(seen: Observed | None) -> str:
+    """Return the Pod Security level for a namespace without a plan: the one it has, if a plan can set that."""
+    detail = seen.detail if seen else None
+    present = (
+        detail.labels.get(f"{names.POD_SECURITY}enforce") if isinstance(detail, NamespaceDetail) else None
+    )
+    return str(PodSecurity.BASELINE if present == PodSecurity.BASELINE else PodSecurity.RESTRICTED)
 
 
 def bare(desired: Manifest) -> Manifest:

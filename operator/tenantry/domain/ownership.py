@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,11 +10,16 @@ from tenantry.api.archive import TenantArchive
 from tenantry.api.tenant import Tenant
 from tenantry.domain import names
 from tenantry.domain.errors import Retry, Stalled
-from tenantry.domain.observed import NamespaceDetail, Observed, TenantClaim
+from tenantry.domain.observed import ChildKey, NamespaceDetail, Observed, TenantClaim
 
 Origin = Literal["created", "adopted"]
 
 TERMINATING_CHECK_SECONDS = 5.0
+
+TELLING_KINDS = frozenset(
+    {"ResourceQuota", "LimitRange", "NetworkPolicy", "RoleBinding", "ControllerRevision"}
+)
+"""Children that no member may write: what they are marked with can be believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +40,9 @@ def claim(
 ) -> Ownership:
     """Decide whether a tenant may have its namespace.
 
-    child_uids: the tenant UIDs that our children in it carry; they still tell whose it is when somebody has
-    stripped the namespace itself of labels and annotations. rivals: every Tenant that wants this namespace.
+    child_uids: the tenant UIDs that our children in it carry, by `tenant_uids`; they still tell whose it is
+    when somebody has stripped the namespace itself of labels and annotations. rivals: every Tenant that wants
+    this namespace.
 
     Raises Stalled where the user must act, Retry while the namespace is terminating.
     """
@@ -47,11 +53,18 @@ def claim(
     if namespace.deleting and owner in (None, tenant.metadata.uid):
         raise Retry("NamespaceTerminating", terminating(namespace), TERMINATING_CHECK_SECONDS)
     if owner == tenant.metadata.uid:
-        return Ownership(_origin(tenant, namespace))
+        return Ownership(origin(namespace, tenant.spec.namespace.adoption))
     if owner is not None:
         return _of_another(tenant, namespace, owner, rivals, archives)
     _give_way_to_older(tenant, rivals)
     return _unmarked(tenant, namespace)
+
+
+def tenant_uids(children: Mapping[ChildKey, Observed]) -> set[str]:
+    """Return the tenant UIDs that the children in a namespace carry, as far as they can be believed."""
+    return {
+        child.tenant_uid for child in children.values() if child.tenant_uid and child.kind in TELLING_KINDS
+    }
 
 
 def owner_of(namespace: Observed, child_uids: Collection[str]) -> str | None:
@@ -69,13 +82,16 @@ def terminating(namespace: Observed) -> str:
     return f"namespace {namespace.name} is being deleted and must be gone before it can be made anew{waits}"
 
 
-def _origin(tenant: Tenant, namespace: Observed) -> Origin:
-    """Return whether we made the namespace; where the mark is lost, the answer that deletes nothing foreign."""
-    detail = namespace.detail
+def origin(namespace: Observed | None, adoption: str) -> Origin:
+    """Return whether we made the namespace; where the mark is lost, the answer that deletes nothing foreign.
+
+    adoption: `spec.namespace.adoption` of its tenant.
+    """
+    detail = namespace.detail if namespace else None
     mark = detail.annotations.get(names.ORIGIN) if isinstance(detail, NamespaceDetail) else None
     if mark == names.ORIGIN_CREATED:
         return "created"
-    if mark == names.ORIGIN_ADOPTED or tenant.spec.namespace.adoption == "IfMarked":
+    if mark == names.ORIGIN_ADOPTED or adoption == "IfMarked":
         return "adopted"
     return "created"
 
@@ -132,7 +148,7 @@ def _restore(tenant: Tenant, namespace: Observed, owner: str, archives: Sequence
         )
     same_owner = archive is not None and _same_address(archive.spec.owner.email, tenant.spec.owner.email)
     if same_owner or allowed == name:
-        return Ownership(_origin(tenant, namespace), "restored", name)
+        return Ownership(origin(namespace, tenant.spec.namespace.adoption), "restored", name)
     raise Stalled(
         "RestoreNotAllowed",
         f"namespace {namespace.name} still holds the data of a former tenant {tenant.metadata.name} with another "
@@ -142,7 +158,8 @@ def _restore(tenant: Tenant, namespace: Observed, owner: str, archives: Sequence
 
 
 def _same_address(one: str, other: str) -> bool:
-    return one.strip().casefold() == other.strip().casefold()
+    """Compare without regard to case, of ASCII letters only: others fold into letters of other people."""
+    return one.strip().encode().lower() == other.strip().encode().lower()
 
 
 def _unmarked(tenant: Tenant, namespace: Observed) -> Ownership:

@@ -11,10 +11,10 @@ from tenantry.domain.conditions import Outcome
 from tenantry.domain.deletion import ArchiveStep, archive_step, leave
 from tenantry.domain.errors import PartError
 from tenantry.domain.observed import Observed
-from tenantry.domain.ownership import owner_of
+from tenantry.domain.ownership import origin, owner_of, tenant_uids
 from tenantry.reconcile import record, report
 from tenantry.reconcile.enact import translated
-from tenantry.reconcile.farewell import close, depart, origin, uids
+from tenantry.reconcile.farewell import close, depart
 from tenantry.reconcile.ports import Context
 from tenantry.reconcile.result import Key, Result
 
@@ -31,9 +31,9 @@ async def reconcile(key: Key, cx: Context) -> Result:
         raw = await cx.objects.patch(raw, {"finalizers": [*archive.metadata.finalizers, names.FINALIZER]})
         if raw is None:
             return Result.done()
-    name = archive.spec.namespace or f"tenant-{archive.spec.tenant}"
+    name = archive.namespace_name
     namespace = cx.seen.namespace(name)
-    owner = owner_of(namespace, uids(cx.seen.children(name))) if namespace else None
+    owner = owner_of(namespace, tenant_uids(cx.seen.children(name))) if namespace else None
     tenant = cx.seen.tenant(archive.spec.tenant)
     step = archive_step(archive, namespace, owner, tenant, cx.clock.now())
     if archive.status.phase in ("Restored", "Purged") and step in (ArchiveStep.RESTORED, ArchiveStep.PURGED):
@@ -58,7 +58,7 @@ async def _take(
         return await _past(archive, raw, cx)
     assert namespace is not None  # noqa: S101 - archive_step keeps or purges only what is there
     if step is ArchiveStep.PURGE:
-        way = leave(origin(namespace, archive.spec.tenant_spec.get("namespace", {}).get("adoption", "Never")))
+        way = leave(origin(namespace, _adoption(archive)))
         message = f"purging namespace {namespace.name}: " + (
             "the archive was deleted"
             if archive.deleting
@@ -68,7 +68,7 @@ async def _take(
         await depart(way, namespace, cx)
         return await _take(ArchiveStep.PURGED, archive, raw, None, cx)
     owner = Owner(archive.spec.tenant, archive.spec.tenant_uid, namespace.name)
-    await close(owner, namespace, cx.seen.children(namespace.name), cx)
+    await close(owner, namespace, cx.seen.children(namespace.name), _adoption(archive), cx)
     await _status(
         archive, raw, "Kept", Outcome("Kept", f"namespace {namespace.name} is kept, access is cut"), cx
     )
@@ -87,6 +87,10 @@ async def _past(archive: TenantArchive, raw: Manifest, cx: Context) -> Result:
             return Result(after=left.total_seconds())
         await cx.objects.delete("TenantArchive", archive.metadata.name, uid=archive.metadata.uid)
     return Result.done()
+
+
+def _adoption(archive: TenantArchive) -> str:
+    return str(archive.spec.tenant_spec.get("namespace", {}).get("adoption", "Never"))
 
 
 def _seconds_until(archive: TenantArchive, cx: Context) -> float:

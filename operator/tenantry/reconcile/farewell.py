@@ -16,13 +16,14 @@ from tenantry.api.common import API_VERSION, Condition, rfc3339
 from tenantry.api.tenant import Tenant
 from tenantry.desired import children
 from tenantry.desired.namespace import namespace as build_namespace
+from tenantry.desired.namespace import pod_security_kept
 from tenantry.desired.owner import Manifest, Owner
 from tenantry.domain import conditions, names
 from tenantry.domain.conditions import Outcome
-from tenantry.domain.deletion import Farewell, farewell, leave, purge_after
+from tenantry.domain.deletion import Farewell, farewell, purge_after
 from tenantry.domain.errors import PartError, Retry
 from tenantry.domain.observed import ChildKey, NamespaceDetail, Observed
-from tenantry.domain.ownership import TERMINATING_CHECK_SECONDS, owner_of, terminating
+from tenantry.domain.ownership import TERMINATING_CHECK_SECONDS, origin, owner_of, tenant_uids, terminating
 from tenantry.reconcile import record, report
 from tenantry.reconcile.enact import Repair, apply_group, apply_namespace, translated
 from tenantry.reconcile.ports import Context
@@ -35,7 +36,7 @@ async def finalize(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
         return Result.done()
     namespace = cx.seen.namespace(tenant.namespace_name)
     shelf = cx.seen.children(tenant.namespace_name)
-    owner = owner_of(namespace, uids(shelf)) if namespace else None
+    owner = owner_of(namespace, tenant_uids(shelf)) if namespace else None
     try:
         match farewell(tenant, namespace, owner, origin(namespace, tenant.spec.namespace.adoption)):
             case Farewell.RETAIN:
@@ -91,22 +92,25 @@ async def release(namespace: Observed, cx: Context) -> None:
 
 
 async def close(
-    owner: Owner, namespace: Observed, shelf: Mapping[ChildKey, Observed], cx: Context
+    owner: Owner, namespace: Observed, shelf: Mapping[ChildKey, Observed], adoption: str, cx: Context
 ) -> list[Repair]:
-    """Cut access to a retained namespace, and keep it cut; raises PartError."""
+    """Cut access to a retained namespace, and keep it cut; raises PartError.
+
+    adoption: `spec.namespace.adoption` of its tenant, for where the namespace has lost the mark of its origin.
+    """
     detail = namespace.detail
     labels = detail.labels if isinstance(detail, NamespaceDetail) else {}
     marks = (names.MANAGED_BY, names.TENANT)
     own = detail.owned_labels if isinstance(detail, NamespaceDetail) else frozenset()
     manifest = build_namespace(
         owner,
-        pod_security=labels.get(f"{names.POD_SECURITY}enforce", "restricted"),
+        pod_security=pod_security_kept(namespace),
         labels={
             key: value
             for key, value in labels.items()
             if key in own and key not in marks and not key.startswith(names.POD_SECURITY)
         },
-        origin=origin(namespace, "Never"),
+        origin=origin(namespace, adoption),
     )
     repairs: list[Repair] = []
     await apply_namespace(manifest, namespace, cx, repairs)
@@ -114,18 +118,6 @@ async def close(
     if error is not None:
         raise error
     return repairs
-
-
-def origin(namespace: Observed | None, adoption: str) -> str:
-    """Return whether we made a namespace; where the mark is lost, the spec's word for it."""
-    detail = namespace.detail if namespace else None
-    mark = detail.annotations.get(names.ORIGIN) if isinstance(detail, NamespaceDetail) else None
-    return mark or (names.ORIGIN_ADOPTED if adoption == "IfMarked" else names.ORIGIN_CREATED)
-
-
-def uids(shelf: Mapping[ChildKey, Observed]) -> set[str]:
-    """Return the tenant UIDs that children carry."""
-    return {child.tenant_uid for child in shelf.values() if child.tenant_uid}
 
 
 async def _retain(
@@ -138,7 +130,8 @@ async def _retain(
     with translated():
         if await cx.objects.get("TenantArchive", name) is None:
             await cx.objects.apply(archive)
-    await close(Owner(tenant.metadata.name, tenant.metadata.uid, namespace.name), namespace, shelf, cx)
+    owner = Owner(tenant.metadata.name, tenant.metadata.uid, namespace.name)
+    await close(owner, namespace, shelf, tenant.spec.namespace.adoption, cx)
 
 
 def _archive(tenant: Tenant, raw: Manifest) -> Manifest:
@@ -197,6 +190,3 @@ async def _waits(tenant: Tenant, raw: Manifest, error: PartError, cx: Context) -
 
 def _dump(condition: Condition) -> dict[str, Any]:
     return condition.model_dump(by_alias=True, exclude_none=True, mode="json")
-
-
-__all__ = ["close", "depart", "finalize", "leave", "origin", "release", "uids"]

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from tenantry.api.plan import Plan, PodSecurity
+from tenantry.api.plan import Plan
 from tenantry.api.tenant import Tenant
 from tenantry.desired import children
 from tenantry.desired.namespace import namespace as build_namespace
+from tenantry.desired.namespace import pod_security_kept
 from tenantry.desired.owner import Access, Manifest, Owner
 from tenantry.domain import conditions, names
 from tenantry.domain.conditions import Outcome
@@ -29,8 +30,8 @@ from tenantry.domain.configuration import (
     resolve,
 )
 from tenantry.domain.errors import PartError
-from tenantry.domain.observed import ChildKey, NamespaceDetail, Observed, RevisionDetail
-from tenantry.domain.ownership import Ownership, claim
+from tenantry.domain.observed import ChildKey, Observed, RevisionDetail
+from tenantry.domain.ownership import Ownership, claim, tenant_uids
 from tenantry.reconcile import farewell, record, report
 from tenantry.reconcile.enact import apply_group, apply_namespace
 from tenantry.reconcile.ports import Context
@@ -46,11 +47,6 @@ class Facts:
     plan_name: str
     plan: Plan | None
     no_plan: PartError | None
-
-    @property
-    def owners(self) -> set[str]:
-        """Return the tenant UIDs that our children in the namespace carry."""
-        return {child.tenant_uid for child in self.children.values() if child.tenant_uid}
 
 
 async def reconcile(key: Key, cx: Context) -> Result:
@@ -79,7 +75,7 @@ async def _provision(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
         ownership = claim(
             tenant,
             facts.namespace,
-            facts.owners,
+            tenant_uids(facts.children),
             cx.seen.claims(tenant.namespace_name),
             cx.seen.archives_of(tenant.metadata.name),
         )
@@ -127,12 +123,8 @@ async def _namespace(
 def _pod_security(facts: Facts) -> str:
     if facts.plan is not None:
         return str(facts.plan.spec.pod_security)
-    detail = facts.namespace.detail if facts.namespace else None
-    present = (
-        detail.labels.get(f"{names.POD_SECURITY}enforce") if isinstance(detail, NamespaceDetail) else None
-    )
     # Without its plan a tenant keeps the level that it had.
-    return PodSecurity.BASELINE if present == PodSecurity.BASELINE else PodSecurity.RESTRICTED
+    return pod_security_kept(facts.namespace)
 
 
 async def _policy(tenant: Tenant, facts: Facts, progress: report.Progress, cx: Context) -> None:
