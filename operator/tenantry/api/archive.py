@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from tenantry.api.common import AGE, ApiModel, Column, Definition, Resource, Status, Timestamp
 from tenantry.api.schema import Rule, Schema
-from tenantry.api.tenant import Owner, Placement
+from tenantry.api.tenant import NAMESPACE_PREFIX, Owner, Placement
 
 
 class ArchivePhase(StrEnum):
@@ -96,3 +96,8 @@ class TenantArchive(Resource):
     """The deleted tenant, as it was."""
     status: TenantArchiveStatus = Field(default_factory=TenantArchiveStatus)
     """What the operator has made of it."""
+
+    @property
+    def namespace_name(self) -> str:
+        """The name of the namespace that is kept."""
+        return self.spec.namespace or f"{NAMESPACE_PREFIX}{self.spec.tenant}"

@@ -15,7 +15,7 @@ from decimal import Decimal
 from hashlib import blake2b
 from typing import Any
 
-KEPT_METADATA = ("labels", "annotations", "finalizers", "ownerReferences")
+KEPT_METADATA = ("generateName", "labels", "annotations", "finalizers", "ownerReferences")
 DROPPED = ("apiVersion", "kind", "metadata", "status")
 EMPTY_IS_ABSENT = frozenset({"labels", "annotations", "data", "binaryData"})
 """Maps whose emptiness means nothing."""

@@ -47,8 +47,10 @@ def _last_writer(managed_fields: Iterable[Mapping[str, Any]]) -> str:
 def _detail(kind: str, manifest: Mapping[str, Any]) -> NamespaceDetail | RevisionDetail | None:
     if kind == "Namespace":
         return _namespace(manifest)
-    if kind == "ControllerRevision" and manifest["metadata"]["name"].startswith(names.REVISION_PREFIX):
-        return RevisionDetail(int(manifest.get("revision", 0)), canonical(manifest.get("data") or {}))
+    number = names.revision_number(manifest["metadata"]["name"]) if kind == "ControllerRevision" else None
+    if number is not None:
+        # By its name: the field `revision` can be edited, and then it is put back.
+        return RevisionDetail(number, canonical(manifest.get("data") or {}))
     if kind == "ConfigMap" and manifest["metadata"]["name"] == names.CONFIG_MAP:
         return _config_map(manifest)
     return None

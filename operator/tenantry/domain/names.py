@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 MANAGER = "tenantry"
 """The field manager of the operator's own writes, and the value of the managed-by label."""
 
@@ -48,3 +50,14 @@ def archive_name(tenant: str, uid: str) -> str:
 def revision_name(revision: int) -> str:
     """Return the name of the ControllerRevision with that number."""
     return f"{REVISION_PREFIX}{revision}"
+
+
+def revision_number(name: str) -> int | None:
+    """Return the number in the name of a ControllerRevision of ours; None for that of anybody else.
+
+    A StatefulSet of the tenant that is called tenant-config names its own revisions tenant-config-<hash>.
+    """
+    number = name.removeprefix(REVISION_PREFIX)
+    return (
+        int(number) if name.startswith(REVISION_PREFIX) and re.fullmatch("[1-9][0-9]{0,8}", number) else None
+    )

@@ -30,6 +30,8 @@ APPLY = "application/apply-patch+yaml"
 
 OVERLOADED = frozenset({429, 500, 502, 503, 504})
 CONNECTIONS = 64
+UNMANAGEABLE = (b"failed to create manager for existing fields", b"failed to create typed live object")
+"""The API server's 500 about an object that no apply can be laid over: it says so until the object is replaced."""
 ATTEMPTS = 4
 """How often one request is sent while the API server says that it is overloaded, before the queue backs off."""
 FIRST_PAUSE_SECONDS = 0.25
@@ -114,7 +116,7 @@ class Client:
             if status < 300:
                 answer: dict[str, Any] = json.loads(text) if text else {}
                 return answer
-            if status in OVERLOADED and attempt < ATTEMPTS:
+            if _is_overload(status, text) and attempt < ATTEMPTS:
                 await asyncio.sleep(_pause(headers, attempt))
                 continue
             raise _error(status, headers, text)
@@ -181,6 +183,10 @@ async def _lines(raw: aiohttp.ClientResponse, path: str) -> AsyncIterator[dict[s
         raise Unavailable(f"the watch of {path} broke off: {_words(error)}") from error
 
 
+def _is_overload(status: int, text: bytes) -> bool:
+    return status in OVERLOADED and not any(words in text for words in UNMANAGEABLE)
+
+
 def _pause(headers: Mapping[str, str], attempt: int) -> float:
     asked = headers.get("Retry-After", "")
     pause = float(asked) if asked.isdigit() else FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)
@@ -199,7 +205,7 @@ def _error(status: int, headers: Mapping[str, str], text: bytes) -> Exception:
         return Conflict(message)
     if status == 410:
         return Expired(message)
-    if status in OVERLOADED or status == 401:
+    if _is_overload(status, text) or status == 401:
         asked = headers.get("Retry-After", "")
         return Unavailable(message, float(asked) if asked.isdigit() else None)
     return Refused(message)

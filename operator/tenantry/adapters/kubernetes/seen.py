@@ -46,6 +46,7 @@ class Seen:
         self._by_plan: defaultdict[str, set[str]] = defaultdict(set)
         self._archives: dict[str, TenantArchive] = {}
         self._archives_by_tenant: defaultdict[str, set[str]] = defaultdict(set)
+        self._archives_by_namespace: defaultdict[str, set[str]] = defaultdict(set)
         self._versions: dict[tuple[str, str], int] = {}
 
     # --- reading ---------------------------------------------------------------------------------------------
@@ -100,10 +101,7 @@ class Seen:
 
     def archives_in(self, namespace: str) -> Sequence[str]:
         """Return the names of the archives that keep this namespace."""
-        seen = self._namespaces.get(namespace)
-        tenants = {seen.tenant} if seen is not None and seen.tenant else set()
-        named = {namespace.removeprefix("tenant-")} if namespace.startswith("tenant-") else set()
-        return [archive.metadata.name for name in tenants | named for archive in self.archives_of(name)]
+        return sorted(self._archives_by_namespace.get(namespace, ()))
 
     def count_by_phase_and_plan(self) -> Mapping[tuple[str, str], int]:
         """Return how many tenants there are by phase and plan."""
@@ -184,7 +182,7 @@ class Seen:
 
     def _belongs(self, seen: Observed) -> bool:
         """Keep ControllerRevisions by name: they are watched without a selector, to see one that lost its label."""
-        return seen.kind != "ControllerRevision" or seen.name.startswith(names.REVISION_PREFIX)
+        return seen.kind != "ControllerRevision" or names.revision_number(seen.name) is not None
 
     def _shelf(self, seen: Observed) -> tuple[dict[Any, Observed], Any]:
         key: Any = seen.name if seen.kind == "Namespace" else seen.key
@@ -239,6 +237,7 @@ class Seen:
         known = self._archives.get(name)
         self._archives[name] = archive
         self._archives_by_tenant[archive.spec.tenant].add(name)
+        self._archives_by_namespace[archive.namespace_name].add(name)
         return known is None or not _same(known, archive) or known.status != archive.status
 
     def _take_tenant(self, name: str, manifest: Mapping[str, Any]) -> bool:
@@ -279,9 +278,13 @@ class Seen:
             self._plans.pop(name, None)
         elif kind == "TenantArchive" and name in self._archives:
             archive = self._archives.pop(name)
-            self._archives_by_tenant[archive.spec.tenant].discard(name)
-            if not self._archives_by_tenant[archive.spec.tenant]:
-                del self._archives_by_tenant[archive.spec.tenant]
+            for index, key in (
+                (self._archives_by_tenant, archive.spec.tenant),
+                (self._archives_by_namespace, archive.namespace_name),
+            ):
+                index[key].discard(name)
+                if not index[key]:
+                    del index[key]
         self._changed(kind, where, name)
 
     def _unindex(self, claim: TenantClaim) -> None:
