@@ -20,6 +20,9 @@ from tenantry.reconcile.ports import Conflict, Context, Refused, Unavailable
 
 CONFLICT_DELAY_SECONDS = 0.1
 
+WITH_FIXED_PARTS = frozenset({"ConfigMap", "ControllerRevision", "ResourceQuota", "RoleBinding"})
+"""Kinds that may have to be made anew: immutable data, scopes and roleRef cannot be changed in place."""
+
 
 @dataclass(frozen=True, slots=True)
 class Repair:
@@ -101,7 +104,7 @@ async def _ensure(desired: Manifest, seen: Observed | None, cx: Context, repairs
     with translated():
         if seen is not None and seen.deleting:
             await _let_go(seen, cx)
-        stored = await _write(desired, wanted, seen, cx)
+        stored = await _write(desired, wanted, cx)
     if observe(stored).fingerprint != wanted:
         raise Retry(
             "ChildDiffers",
@@ -113,19 +116,34 @@ async def _ensure(desired: Manifest, seen: Observed | None, cx: Context, repairs
         cx.watch.repaired(child.kind)
 
 
-async def _write(desired: Manifest, wanted: str, seen: Observed | None, cx: Context) -> Manifest:
+async def _write(desired: Manifest, wanted: str, cx: Context) -> Manifest:
     """Apply; take off what others added by a replace; make anew what cannot be changed in place."""
     try:
         stored = await cx.objects.apply(desired)
         if observe(stored).fingerprint == wanted:
             return stored
         return await cx.objects.replace(_replacement(desired, stored))
-    except Refused:
-        # roleRef, scopes and immutable ConfigMaps cannot be changed, only made anew.
-        if seen is None or seen.kind == "Namespace":
+    except Refused as error:
+        # Not what was seen: one that somebody made in its place may lack our label.
+        kind, metadata = desired["kind"], desired["metadata"]
+        present = await cx.objects.get(kind, metadata["name"], metadata.get("namespace", ""))
+        if present is None:
             raise
-        await cx.objects.delete(seen.kind, seen.name, seen.namespace, uid=seen.uid)
-        return await cx.objects.apply(desired)
+        return await _overwrite(desired, present, error, cx)
+
+
+async def _overwrite(desired: Manifest, present: Manifest, error: Refused, cx: Context) -> Manifest:
+    """Replace what no apply can be laid over; make anew what has parts that cannot be changed at all."""
+    try:
+        return await cx.objects.replace(_replacement(desired, present))
+    except Refused:
+        if desired["kind"] not in WITH_FIXED_PARTS:
+            raise error from None
+    if present["metadata"].get("finalizers"):
+        present = await cx.objects.patch(present, {"finalizers": None}) or present
+    kind, metadata = desired["kind"], present["metadata"]
+    await cx.objects.delete(kind, metadata["name"], metadata.get("namespace", ""), uid=metadata["uid"])
+    return await cx.objects.apply(desired)
 
 
 def _replacement(desired: Manifest, stored: Manifest) -> Manifest:
