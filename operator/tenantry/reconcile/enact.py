@@ -66,6 +66,8 @@ async def apply_namespace(
         if surplus:
             stored = await cx.objects.patch(stored, surplus) or stored
             now = observe(stored)
+    if not namespaces.matches(desired, now):
+        raise _differs(key(desired))
     return now
 
 
@@ -106,14 +108,18 @@ async def _ensure(desired: Manifest, seen: Observed | None, cx: Context, repairs
             await _let_go(seen, cx)
         stored = await _write(desired, wanted, cx)
     if observe(stored).fingerprint != wanted:
-        raise Retry(
-            "ChildDiffers",
-            f"{child} does not stay as it was written: another controller or an admission webhook changes it",
-        )
+        raise _differs(child)
     repair = repair_of(child, seen, deleted, cx.clock.now())
     if repair is not None:
         repairs.append(repair)
         cx.watch.repaired(child.kind)
+
+
+def _differs(child: ChildKey) -> Retry:
+    return Retry(
+        "ChildDiffers",
+        f"{child} does not stay as it was written: another controller or an admission webhook changes it",
+    )
 
 
 async def _write(desired: Manifest, wanted: str, cx: Context) -> Manifest:
