@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -36,11 +37,12 @@ def digest(value: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def actor_of(managed_fields: list[dict[str, Any]], *, ours: str) -> str:
+def actor_of(managed_fields: Sequence[Mapping[str, Any]], *, ours: str, changed: Collection[str] = ()) -> str:
     """Return who wrote an object last, by its managedFields: the newest writer of anything but status.
 
-    The API server records a field manager (``kubectl-client-side-apply``, ``argocd-controller``), not a
-    user; where nobody but the operator (`ours`, a prefix) wrote, the answer is ``unknown``.
+    changed: the fields of the spec that did; who holds one of them goes before who only set a label since. The
+    API server records a field manager (``kubectl-client-side-apply``, ``argocd-controller``), not a user; where
+    nobody but the operator (`ours`, a prefix) wrote, the answer is ``unknown``.
     """
     writers = [
         entry
@@ -49,5 +51,9 @@ def actor_of(managed_fields: list[dict[str, Any]], *, ours: str) -> str:
     ]
     if not writers:
         return "unknown"
-    newest = max(writers, key=lambda entry: str(entry.get("time", "")))
+    fields = {f"f:{name}" for name in changed}
+    authors = [
+        entry for entry in writers if fields & entry.get("fieldsV1", {}).get("f:spec", {}).keys()
+    ] or writers
+    newest = max(authors, key=lambda entry: str(entry.get("time", "")))
     return str(newest.get("manager", "unknown"))

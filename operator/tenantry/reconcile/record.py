@@ -47,14 +47,14 @@ async def spec_change(subject: Resource, raw: dict[str, Any], cx: Context) -> Au
     last = await cx.audit.latest(uid, f"{uid}/{SPEC}/")
     before = last.after if last is not None and last.identity != identity else None
     after = raw.get("spec") or {}
-    action, message = _what_changed(before, after)
-    return entry(subject, cx, identity, action, message, before=before, after=after)
+    known = before or {}
+    changed = sorted(name for name in known.keys() | after.keys() if known.get(name) != after.get(name))
+    action, message = ("Created", "created") if before is None else _what_changed(changed, after)
+    actor = actor_of(subject.metadata.managed_fields, ours=names.MANAGER, changed=changed)
+    return entry(subject, cx, identity, action, message, actor=actor, before=before, after=after)
 
 
-def _what_changed(before: dict[str, Any] | None, after: dict[str, Any]) -> tuple[str, str]:
-    if before is None:
-        return "Created", "created"
-    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+def _what_changed(changed: list[str], after: dict[str, Any]) -> tuple[str, str]:
     message = "changed: " + ", ".join(f"spec.{name}" for name in changed)
     if "suspended" in changed:
         return ("Suspended" if after.get("suspended") else "Resumed"), message
