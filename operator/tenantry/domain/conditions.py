@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from tenantry.api.common import Condition
 from tenantry.domain.errors import PartError, Retry, Stalled
@@ -47,23 +48,45 @@ def plan_not_found(
     generation: int,
     now: datetime,
     grace: timedelta = PLAN_GRACE,
+    edited: datetime | None = None,
 ) -> PartError:
     """Return the error for a Plan that does not exist.
 
     For a while it may still come (Retry), then the user must act (Stalled); a spec that is changed after that
-    is given the same time again.
+    is given the same time again. edited: when somebody changed the Tenant last, where that is known.
     """
     message = f"{field} names plan {plan}, which does not exist: apply a Plan of that name, or name another"
     stalled = find(present, "Stalled")
     if stalled and stalled.reason == "PlanNotFound" and stalled.observed_generation == generation:
         return Stalled("PlanNotFound", message)
-    reconciling = find(present, "Reconciling")
-    waiting = reconciling is not None and reconciling.reason == "PlanNotFound"
-    since = reconciling.last_transition_time if reconciling and waiting else now
+    waiting = find(present, "ConfigReady")
+    if waiting is None or waiting.reason != "PlanNotFound" or waiting.observed_generation != generation:
+        return Retry("PlanNotFound", message, grace.total_seconds())
+    # A condition keeps its time when only its reason changes: the wait began with the last of these.
+    began = [waiting.last_transition_time, edited, *_times(present, "Reconciling")]
+    since = max(moment for moment in began if moment is not None)
     left = (since + grace - now).total_seconds()
     if left <= 0:
         return Stalled("PlanNotFound", message)
     return Retry("PlanNotFound", message, left)
+
+
+def last_edit(managed_fields: Sequence[Mapping[str, Any]], *, ours: str) -> datetime | None:
+    """Return when somebody else than the operator wrote more than the status last, None where nobody did.
+
+    ours: what the names of the operator's field managers begin with.
+    """
+    times = [
+        str(entry.get("time", ""))
+        for entry in managed_fields
+        if entry.get("subresource") != "status" and not str(entry.get("manager", "")).startswith(ours)
+    ]
+    newest = max(times, default="")
+    return datetime.fromisoformat(newest) if newest else None
+
+
+def _times(present: Sequence[Condition], kind: str) -> list[datetime]:
+    return [condition.last_transition_time for condition in present if condition.type == kind]
 
 
 def find(conditions: Sequence[Condition], kind: str) -> Condition | None:

@@ -101,8 +101,9 @@ def observe(tenant: Tenant, cx: Context) -> Facts:
     if plan is None:
         field = "spec.plan" if tenant.spec.plan else "the setting TENANTRY_DEFAULT_PLAN (spec.plan is unset)"
         present, generation = tenant.status.conditions, tenant.metadata.generation
+        edited = conditions.last_edit(tenant.metadata.managed_fields, ours=names.MANAGER)
         no_plan = conditions.plan_not_found(
-            plan_name, field, present, generation, cx.clock.now(), cx.policy.plan_grace
+            plan_name, field, present, generation, cx.clock.now(), cx.policy.plan_grace, edited
         )
     return Facts(cx.seen.namespace(name), cx.seen.children(name), plan_name, plan, no_plan)
 
