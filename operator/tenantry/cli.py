@@ -1,4 +1,7 @@
-"""The `tenantry` command."""
+"""The `tenantry` command.
+
+What only one command needs is imported by that command: Kubernetes' client, Kopf and SQLAlchemy take two seconds.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,18 @@ import logging
 import sys
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from tenantry.adapters.kubernetes.client import ConnectionFailed, configure
-from tenantry.adapters.ledger import LedgerError, open_ledger
-from tenantry.domain.audit import AuditEntry
 from tenantry.local import commands
-from tenantry.reconcile.ports import Unavailable
-from tenantry.runtime.operator import Operator, prepare_state_dir
-from tenantry.settings import Settings
+
+if TYPE_CHECKING:
+    from tenantry.domain.audit import AuditEntry
+    from tenantry.settings import Settings
 
 FAILED = 1
 
@@ -52,6 +53,8 @@ def fail(message: str) -> typer.Exit:
 
 def load_settings() -> Settings:
     """Read the settings; ends the command with one line where one makes no sense."""
+    from tenantry.settings import Settings
+
     try:
         return Settings()
     except ValidationError as error:
@@ -68,6 +71,9 @@ def run(
     context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
 ) -> None:
     """Run the operator against a cluster until it is stopped."""
+    from tenantry.adapters.kubernetes.client import ConnectionFailed
+    from tenantry.adapters.ledger import LedgerError
+
     settings = load_settings()
     _log(settings.log_level)
     try:
@@ -89,6 +95,10 @@ def _innermost(error: BaseException) -> str:
 
 
 async def _run(settings: Settings, kubeconfig: str | None, context: str | None) -> None:
+    from tenantry.adapters.kubernetes.client import configure
+    from tenantry.adapters.ledger import open_ledger
+    from tenantry.runtime.operator import Operator, prepare_state_dir
+
     configuration = await configure(kubeconfig, context)
     if settings.database_url is None:
         prepare_state_dir(settings.state_dir)
@@ -107,6 +117,9 @@ def audit(
     output: Annotated[Output, typer.Option("--output", "-o", help="Format.")] = Output.TABLE,
 ) -> None:
     """Show who changed what, newest first."""
+    from tenantry.adapters.ledger import LedgerError
+    from tenantry.reconcile.ports import Unavailable
+
     settings = load_settings()
     since = datetime.now(UTC) - timedelta(days=days) if days is not None else None
     try:
@@ -117,6 +130,8 @@ def audit(
 
 
 async def _entries(url: str, tenant: str | None, since: datetime | None, limit: int) -> list[AuditEntry]:
+    from tenantry.adapters.ledger import open_ledger
+
     ledger = await open_ledger(url)
     try:
         return await ledger.audit.entries(tenant, since, limit)

@@ -37,7 +37,7 @@ from tenantry.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 10.0
+DRAIN_SECONDS = 5.0
 LIST_PAUSE_SECONDS = 1.0
 
 RECONCILERS = {
