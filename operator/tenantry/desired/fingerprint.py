@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import ROUND_UP, Context, Decimal
 from hashlib import blake2b
 from typing import Any
 
@@ -23,7 +23,7 @@ EMPTY_IS_ABSENT = frozenset({"labels", "annotations", "data", "binaryData"})
 QUANTITIES = frozenset({"hard", "default", "defaultRequest", "max", "min", "maxLimitRequestRatio"})
 """Fields of ResourceQuota and LimitRange that hold quantities by resource name."""
 
-_QUANTITY = re.compile(r"^([+-]?[0-9.]+)(m|u|n|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]+)?$")
+_QUANTITY = re.compile(r"^([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(m|u|n|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]+)?$")
 _SUFFIXES = {
     **{suffix: Decimal(10) ** (3 * power) for power, suffix in enumerate(["n", "u", "m"], start=-3)},
     **{
@@ -33,17 +33,29 @@ _SUFFIXES = {
 }
 
 
+_EXACT = Context(prec=100)
+_NANO = Decimal("1e-9")
+_LARGEST_BINARY = Decimal(2**63 - 1)
+
+
 def quantity(text: str) -> Decimal:
-    """Return the number that a Kubernetes quantity stands for; ValueError if it is none."""
+    """Return the number that the API server takes a quantity for; ValueError if it is none.
+
+    It keeps nothing smaller than nano, rounding away from zero, and nothing with a binary suffix above 2^63-1.
+    """
     match = _QUANTITY.match(text)
     if match is None:
         raise ValueError(f"{text!r} is not a quantity")
     number, suffix = match.groups()
-    if suffix is None:
-        return Decimal(number)
-    if suffix[0] in "eE" and len(suffix) > 1 and suffix != "Ei":
-        return Decimal(number + suffix)
-    return Decimal(number) * _SUFFIXES[suffix]
+    if suffix is None or suffix in _SUFFIXES:
+        value = _EXACT.multiply(Decimal(number), _SUFFIXES[suffix] if suffix else Decimal(1))
+    else:
+        value = Decimal(number + suffix)
+    if int(value.as_tuple().exponent) < -9:
+        value = value.quantize(_NANO, ROUND_UP, _EXACT)
+    if suffix is not None and suffix.endswith("i"):
+        value = min(value, _LARGEST_BINARY)
+    return value if value else Decimal(0)
 
 
 def fingerprint(manifest: Mapping[str, Any]) -> str:
@@ -86,7 +98,7 @@ def _amounts(value: Any) -> Any:
     amounts = {}
     for resource, amount in value.items():
         try:
-            amounts[resource] = str(quantity(str(amount)).normalize())
+            amounts[resource] = str(quantity(str(amount)).normalize(_EXACT))
         except ValueError:
             amounts[resource] = str(amount)
     return amounts
