@@ -114,9 +114,7 @@ async def _status(archive: TenantArchive, raw: Manifest, phase: str, outcome: Ou
             if item.type != "NamespaceReady"
         ],
     }
-    before = archive.status.model_dump(by_alias=True, exclude_none=True, mode="json")
-    if wanted != before:
-        with translated():
-            await report.write_status(raw, wanted, cx)
-        if before.get("phase") != phase:
-            await cx.objects.emit(raw, phase, outcome.message)
+    with translated():
+        await report.write_status(raw, wanted, cx)
+    if archive.status.phase != phase:
+        await cx.objects.emit(raw, phase, outcome.message)

@@ -183,8 +183,7 @@ async def _waits(tenant: Tenant, raw: Manifest, error: PartError, cx: Context) -
         "phase": "Deleting",
         "conditions": [_dump(item) for item in listed],
     }
-    if wanted != status:
-        await report.write_status(raw, wanted, cx)
+    await report.write_status(raw, wanted, cx)
     return report.result_of([error])
 
 

@@ -46,8 +46,7 @@ async def reconcile(key: Key, cx: Context) -> Result:
         "tenants": count,
         "conditions": [item.model_dump(by_alias=True, exclude_none=True, mode="json") for item in listed],
     }
-    if wanted != plan.status.model_dump(by_alias=True, exclude_none=True, mode="json"):
-        await report.write_status(raw, wanted, cx)
+    await report.write_status(raw, wanted, cx)
     for row in rows:
         await cx.objects.emit(raw, row.action, row.message)
     return report.result_of([outcome.error] if outcome.error else [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from tenantry.api.common import Condition
 from tenantry.api.tenant import Tenant
 from tenantry.desired.owner import Manifest
-from tenantry.domain import conditions
+from tenantry.domain import conditions, names
 from tenantry.domain.conditions import Outcome
 from tenantry.domain.configuration import Configuration
 from tenantry.domain.errors import PartError, Retry, Stalled
@@ -60,10 +61,7 @@ async def tenant(progress: Progress, cx: Context) -> Result:
         progress.unrecorded.append(Outcome.failed(problem))
         rows = []
     status = tenant_status(progress, cx)
-    before = subject.status.model_dump(by_alias=True, exclude_none=True, mode="json")
-    before.pop("placement", None)
-    if before != status:
-        await write_status(progress.raw, status, cx)
+    if await write_status(progress.raw, status, cx):
         _first_ready(subject, status, cx)
     await _emit(progress, rows, status, cx)
     return _result(progress)
@@ -110,12 +108,39 @@ def _dump(condition: Condition) -> dict[str, Any]:
     return condition.model_dump(by_alias=True, exclude_none=True, mode="json")
 
 
-async def write_status(raw: Manifest, status: dict[str, Any], cx: Context) -> None:
-    """Apply the status of the very object that was read: another by the same name is a conflict."""
+async def write_status(raw: Manifest, wanted: dict[str, Any], cx: Context) -> bool:
+    """Bring the status of the very object that was read to what is wanted; return whether that took a write.
+
+    Another object by the same name is a conflict. What other field managers own in the status is theirs: it
+    stays, and gives no cause for a write.
+    """
+    if not _status_differs(raw, wanted):
+        return False
     metadata = {"name": raw["metadata"]["name"], "uid": raw["metadata"]["uid"]}
     await cx.objects.apply_status(
-        {"apiVersion": raw["apiVersion"], "kind": raw["kind"], "metadata": metadata, "status": status}
+        {"apiVersion": raw["apiVersion"], "kind": raw["kind"], "metadata": metadata, "status": wanted}
     )
+    return True
+
+
+def _status_differs(raw: Manifest, wanted: dict[str, Any]) -> bool:
+    present, owned = raw.get("status") or {}, _owned_status(raw)
+    fields = {name.removeprefix("f:") for name in owned} | wanted.keys()
+    if any(present.get(name) != wanted.get(name) for name in fields - {"conditions"}):
+        return True
+    listed = {item["type"]: item for item in wanted["conditions"]}
+    kept = {json.loads(name[2:])["type"] for name in owned.get("f:conditions", {}) if name.startswith("k:")}
+    ours = kept | listed.keys()
+    return listed != {item["type"]: item for item in present.get("conditions", []) if item["type"] in ours}
+
+
+def _owned_status(raw: Manifest) -> dict[str, Any]:
+    """Return the fields of the status that are ours by managedFields."""
+    for item in raw["metadata"].get("managedFields", []):
+        if item.get("manager") == names.MANAGER and item.get("subresource") == "status":
+            fields: dict[str, Any] = item.get("fieldsV1", {}).get("f:status", {})
+            return fields
+    return {}
 
 
 async def unreadable(raw: Manifest, error: ValidationError, cx: Context) -> Result:
@@ -135,9 +160,7 @@ async def unreadable(raw: Manifest, error: ValidationError, cx: Context) -> Resu
         ready_message="",
     )
     wanted = [_dump(condition) for condition in listed if condition.type != "SpecValid"]
-    status = {"observedGeneration": generation, "conditions": wanted}
-    if [_dump(item) for item in present] != wanted:
-        await write_status(raw, status, cx)
+    await write_status(raw, {"observedGeneration": generation, "conditions": wanted}, cx)
     return Result(outcome="stalled")
 
 
