@@ -5,6 +5,7 @@ A cluster's CNI enforces them; without one that does they are only words.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,19 +16,42 @@ from tenantry.domain import names
 
 NAMESPACE_NAME = "kubernetes.io/metadata.name"
 
-PRIVATE_RANGES = {
-    "0.0.0.0/0": (
-        "0.0.0.0/8",
-        "10.0.0.0/8",
-        "100.64.0.0/10",
-        "127.0.0.0/8",
-        "169.254.0.0/16",  # link-local: the clouds' metadata service
-        "172.16.0.0/12",
-        "192.168.0.0/16",
-    ),
-    "::/0": ("::1/128", "fc00::/7", "fe80::/10"),
+NOT_INTERNET = (
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",  # carriers' and many clouds' own; metadata of Alibaba
+    "127.0.0.0/8",
+    "168.63.129.16/32",  # a public address, but Azure's host: it hands out certificates
+    "169.254.0.0/16",  # link-local: metadata of most clouds
+    "172.16.0.0/12",
+    "192.0.0.0/24",  # protocols; metadata of Oracle
+    "192.0.2.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",  # benchmarks, and some networks' inside
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",
+    "240.0.0.0/4",  # reserved, and pods of some clusters
+)
+"""What of IPv4 is not internet: private, shared, local, reserved (the IANA registry of special addresses)."""
+
+NAT64 = "64:ff9b::/96"
+"""IPv4 addresses behind a translator, for clusters with IPv6 alone."""
+
+
+def _translated(network: str) -> str:
+    inner = ipaddress.IPv4Network(network)
+    start = int(ipaddress.IPv6Network(NAT64).network_address) + int(inner.network_address)
+    return str(ipaddress.IPv6Network((start, 96 + inner.prefixlen)))
+
+
+INTERNET = {
+    "0.0.0.0/0": NOT_INTERNET,
+    "2000::/3": ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"),
+    NAT64: tuple(_translated(network) for network in NOT_INTERNET),
 }
-"""What is not internet, by family: private, carrier, loopback, link-local (RFC 1918, 6598, 3927, 4193)."""
+"""The internet as networks, each with what of it is none. 2000::/3 is all that is given out of IPv6; left out are
+tunnels into IPv4 (Teredo, 6to4) and examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +124,7 @@ def _ingress(owner: Owner, name: str, namespaces: Iterable[str]) -> Manifest:
 def _egress_rules(egress: Any) -> list[dict[str, Any]]:
     rules: list[dict[str, Any]] = []
     if egress.internet_ports:
-        to = [
-            {"ipBlock": {"cidr": all_, "except": list(private)}} for all_, private in PRIVATE_RANGES.items()
-        ]
+        to = [{"ipBlock": {"cidr": all_, "except": list(but)}} for all_, but in INTERNET.items()]
         rules.append({"ports": _ports(egress.internet_ports), "to": to})
     if egress.namespaces:
         rules.append({"to": [_namespace_peer(item) for item in sorted(egress.namespaces)]})
