@@ -123,10 +123,23 @@ def audit(
     settings = load_settings()
     since = datetime.now(UTC) - timedelta(days=days) if days is not None else None
     try:
-        entries = asyncio.run(_entries(settings.ledger_url, tenant, since, limit))
+        entries = asyncio.run(_entries(_present_ledger(settings), tenant, since, limit))
     except (LedgerError, Unavailable) as error:
         raise fail(str(error)) from None
     _print(entries, output)
+
+
+def _present_ledger(settings: Settings) -> str:
+    """Return the ledger's URL; of SQLite only a file that is there, also that of `tenantry up` in its folder."""
+    if settings.database_url is not None:
+        return settings.database_url
+    for folder in (settings.state_dir, settings.state_dir / "operator"):
+        if (folder / "ledger.db").exists():
+            return f"sqlite:///{folder / 'ledger.db'}"
+    raise fail(
+        f"no ledger in {settings.state_dir}: name its folder in TENANTRY_STATE_DIR or a database in "
+        f"TENANTRY_DATABASE_URL"
+    )
 
 
 async def _entries(url: str, tenant: str | None, since: datetime | None, limit: int) -> list[AuditEntry]:
@@ -156,8 +169,7 @@ def _print(entries: list[AuditEntry], output: Output) -> None:
         table.add_column(column.capitalize(), no_wrap=column in ("at", "action"), overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console = Console(highlight=False)
-    console.print(table, width=console.width if console.is_terminal else NARROWEST)
+    Console(highlight=False, width=None if sys.stdout.isatty() else NARROWEST).print(table)
 
 
 def _record(entry: AuditEntry) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -24,8 +25,9 @@ Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDec
 
 
 def default_state_dir() -> Path:
-    """Return the folder for the ledger where no database is named."""
-    return Path.home() / ".local" / "state" / "tenantry" / "operator"
+    """Return the folder for the ledger where no database is named: that of `tenantry up` in its own default."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "tenantry" / "operator"
 
 
 class Settings(BaseSettings):

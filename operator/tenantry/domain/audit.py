@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from tenantry.domain.names import MANAGERS
+
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
@@ -37,17 +39,17 @@ def digest(value: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def actor_of(managed_fields: Sequence[Mapping[str, Any]], *, ours: str, changed: Collection[str] = ()) -> str:
+def actor_of(managed_fields: Sequence[Mapping[str, Any]], *, changed: Collection[str] = ()) -> str:
     """Return who wrote an object last, by its managedFields: the newest writer of anything but status.
 
     changed: the fields of the spec that did; who holds one of them goes before who only set a label since. The
     API server records a field manager (``kubectl-client-side-apply``, ``argocd-controller``), not a user; where
-    nobody but the operator (`ours`, a prefix) wrote, the answer is ``unknown``.
+    nobody but the operator wrote, the answer is ``unknown``.
     """
     writers = [
         entry
         for entry in managed_fields
-        if entry.get("subresource") != "status" and not str(entry.get("manager", "")).startswith(ours)
+        if entry.get("subresource") != "status" and entry.get("manager") not in MANAGERS
     ]
     if not writers:
         return "unknown"

@@ -7,6 +7,9 @@ import re
 MANAGER = "tenantry"
 """The field manager of the operator's own writes, and the value of the managed-by label."""
 
+MANAGERS = frozenset({MANAGER, "tenantry-placement", "tenantry-billing", "tenantry-move"})
+"""All field managers of ours, one for each writer."""
+
 MANAGED_BY = "app.kubernetes.io/managed-by"
 TENANT = "tenantry.dev/tenant"
 """Label of each child: the tenant's name."""

@@ -53,7 +53,7 @@ class _State:
     installed: str = ""
     """Digest of the manifests that the API server has."""
     populated: bool = False
-    """Whether samples and tenants were created: later they belong to the user."""
+    """Whether plans and tenants were created: later they belong to the user."""
     operator_port: int | None = None
 
 
@@ -195,11 +195,10 @@ class Environment:
         if self._load().populated:
             return
         tenants = showcase_tenants()
-        samples = (self._manifests or find_manifests()).samples()
-        documents = [each for path in samples for each in yaml.safe_load_all(path.read_text())]
-        self._kubectl().apply(documents=[*documents, *tenants])
+        plans = list(yaml.safe_load_all((self._manifests or find_manifests()).plans().read_text()))
+        self._kubectl().apply(documents=[*plans, *tenants])
         self._save(populated=True)
-        self._report(f"created {len(tenants)} tenants, and the samples")
+        self._report(f"created {len(plans)} plans and {len(tenants)} tenants")
 
     def _run_operator(self) -> list[str]:
         """Have the operator running and ready; return its name if it had to be started."""

@@ -25,9 +25,9 @@ class Manifests:
             raise LocalError(f"no CustomResourceDefinitions in {self.root / 'crds'}: run `make crds`")
         return files
 
-    def samples(self) -> list[Path]:
-        """Return the files of the sample Plans and Tenants."""
-        return sorted((self.root / "manifests" / "samples").glob("*.yaml"))
+    def plans(self) -> Path:
+        """Return the file of the sample Plans."""
+        return self.root / "manifests" / "samples" / "plans.yaml"
 
     def base(self) -> Path | None:
         """Return the folder of the kustomize base, where there is one."""

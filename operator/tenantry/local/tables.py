@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tenantry.local.environment import default_state_dir
 from tenantry.local.status import Status, TenantRow
 
 _COLOURS = {"Ready": "green", "Suspended": "yellow", "Degraded": "red", "True": "green", "False": "red"}
@@ -64,12 +67,19 @@ def print_next_steps(console: Console, status: Status) -> None:
         ]
     if status.operator_port:
         lines.append(f"curl http://127.0.0.1:{status.operator_port}/metrics")
-        own_state = shlex.quote(str(status.state_dir / "operator"))
-        lines.append(f"TENANTRY_STATE_DIR={own_state} tenantry audit")
-    lines += ["tenantry status", "tenantry down"]
+    if status.state_dir != default_state_dir():
+        lines.append(f"export TENANTRY_STATE_DIR={shlex.quote(str(status.state_dir))}")
+    tenantry = "tenantry" if shutil.which("tenantry") else _own_path()
+    lines += [f"{tenantry} {command}" for command in ("audit", "status", "down")]
     console.print("\nTo look further:", style="bold")
     for line in lines:
         console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _own_path() -> str:
+    """Return how this command was called, short where it lies below the present folder."""
+    path = Path(sys.argv[0]).absolute()
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 def _coloured(word: str) -> Text:

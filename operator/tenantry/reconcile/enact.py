@@ -40,7 +40,7 @@ def repair_of(child: ChildKey, seen: Observed | None, deleted: bool, now: dateti
     """
     if seen is None:
         return Repair(child, "deleted", now.isoformat()) if deleted else None
-    if seen.writer.startswith(names.MANAGER):
+    if seen.writer in names.MANAGERS:
         return None
     return Repair(child, f"changed by {seen.writer}", seen.resource_version)
 

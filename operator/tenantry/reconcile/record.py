@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from tenantry.api.common import Resource
 from tenantry.api.tenant import Tenant
-from tenantry.domain import names
 from tenantry.domain.audit import AuditEntry, actor_of
 from tenantry.domain.errors import Retry
 from tenantry.domain.ownership import Ownership
@@ -50,7 +49,7 @@ async def spec_change(subject: Resource, raw: dict[str, Any], cx: Context) -> Au
     known = before or {}
     changed = sorted(name for name in known.keys() | after.keys() if known.get(name) != after.get(name))
     action, message = ("Created", "created") if before is None else _what_changed(changed, after)
-    actor = actor_of(subject.metadata.managed_fields, ours=names.MANAGER, changed=changed)
+    actor = actor_of(subject.metadata.managed_fields, changed=changed)
     return entry(subject, cx, identity, action, message, actor=actor, before=before, after=after)
 
 
@@ -129,7 +128,7 @@ def entry(
     return AuditEntry(
         identity=identity,
         at=cx.clock.now(),
-        actor=actor or actor_of(metadata.managed_fields, ours=names.MANAGER),
+        actor=actor or actor_of(metadata.managed_fields),
         action=action,
         kind=subject.kind,
         name=metadata.name,

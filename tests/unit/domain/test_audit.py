@@ -63,4 +63,4 @@ def test_the_actor_is_the_last_writer_of_the_spec_that_is_not_the_operator(
     people = [
         (second, manager) for manager, second, status in writers if not status and "tenantry" not in manager
     ]
-    assert actor_of(fields, ours="tenantry") == (max(people)[1] if people else "unknown")
+    assert actor_of(fields) == (max(people)[1] if people else "unknown")

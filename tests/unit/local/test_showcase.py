@@ -19,7 +19,7 @@ from tenantry.local.tables import print_next_steps, print_parts, print_tenants
 
 
 def sample_plans() -> dict[str, dict[str, Any]]:
-    documents = [each for path in find_manifests().samples() for each in yaml.safe_load_all(path.read_text())]
+    documents = list(yaml.safe_load_all(find_manifests().plans().read_text()))
     return {each["metadata"]["name"]: each["spec"] for each in documents if each["kind"] == "Plan"}
 
 
