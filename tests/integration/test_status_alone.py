@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -27,7 +28,7 @@ from tests.integration.conftest import (
     tenant,
 )
 from tests.integration.history import history
-from tests.unit.gitops.argocd import health
+from tests.unit.gitops.argocd import HEALTH_LUA, health
 from tests.unit.gitops.flux import flux
 from tests.unit.gitops.kstatus import Kstatus, kstatus
 
@@ -260,3 +261,52 @@ async def test_what_others_write_into_the_status_is_neither_fought_nor_trusted(
     await alone.patch("Tenant", "shared", {"status": {"phase": "Deleting"}}, subresource="status")
     await alone.until("Tenant", "shared", lambda item: item["status"]["phase"] == "Ready")
     assert condition(await alone.get("Tenant", "shared"), "BackedUp") == theirs
+
+
+# --- what only a newer operator understands ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def loosened(cluster: Cluster) -> Iterator[None]:
+    """The schema of another version, which allows a deletionPolicy that this operator does not know."""
+    path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/deletionPolicy/enum/-"
+    patch = json.dumps([{"op": "add", "path": path, "value": "Later"}])
+    cluster.kubectl("patch", "crd", "tenants.tenantry.dev", "--type=json", "-p", patch)
+    yield
+    cluster.kubectl(
+        "apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / "crds/tenants.yaml")
+    )
+
+
+async def test_a_value_of_another_version_is_stalled_and_changes_nothing(
+    cluster: Cluster, alone: Api, hasty: OperatorProcess, loosened: None
+) -> None:
+    await alone.apply(tenant("newer", plan="pro"))
+    ready = await alone.until("Tenant", "newer", is_ready)
+    async with asyncio.timeout(20):
+        newer = yaml.safe_dump(tenant("newer", plan="pro", deletionPolicy="Later"))
+        # The API server takes a moment to serve a changed schema.
+        while cluster.kubectl("apply", "--server-side", "-f", "-", input=newer, check=False).returncode:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    found = await alone.until("Tenant", "newer", is_stalled("InvalidSpec"))
+    assert "spec.deletionPolicy" in condition(found, "Stalled")["message"]  # type: ignore[index]
+    assert found["status"]["phase"] == "Degraded"
+    for field in ("namespace", "plan", "configRevision"):
+        assert found["status"][field] == ready["status"][field]
+    await alone.apply(tenant("newer", plan="pro", deletionPolicy="Delete"))
+    await alone.until("Tenant", "newer", is_ready)
+
+
+async def test_argo_cds_own_config_map_takes_the_patch(cluster: Cluster, alone: Api) -> None:
+    """With the very command that the file gives; what stands in the ConfigMap already stays."""
+    cluster.kubectl("create", "namespace", "argocd")
+    cluster.kubectl(
+        "create", "configmap", "argocd-cm", "-n", "argocd", "--from-literal=url=https://cd.example.com"
+    )
+    file = REPOSITORY / "manifests/argocd/argocd-cm.yaml"
+    cluster.kubectl("patch", "configmap", "argocd-cm", "-n", "argocd", "--patch-file", str(file))
+    found = await alone.get("ConfigMap", "argocd-cm", "argocd")
+    assert found is not None
+    assert found["data"].pop("url") == "https://cd.example.com"
+    assert set(found["data"].values()) == {HEALTH_LUA}
+    assert len(found["data"]) == 3

@@ -160,7 +160,11 @@ async def unreadable(raw: Manifest, error: ValidationError, cx: Context) -> Resu
         ready_message="",
     )
     wanted = [_dump(condition) for condition in listed if condition.type != "SpecValid"]
-    await write_status(raw, {"observedGeneration": generation, "conditions": wanted}, cx)
+    before, owned = raw.get("status") or {}, _owned_status(raw)
+    kept = {name: value for name, value in before.items() if f"f:{name}" in owned}
+    if "phase" in kept:
+        kept["phase"] = "Degraded"
+    await write_status(raw, {**kept, "observedGeneration": generation, "conditions": wanted}, cx)
     return Result(outcome="stalled")
 
 
