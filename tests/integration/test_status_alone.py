@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,16 @@ import yaml
 
 from tenantry.adapters.kubernetes.client import APPLY, Client, configure
 from tenantry.adapters.kubernetes.kinds import CHILD_KINDS, KINDS, OWN_KINDS
+from tenantry.adapters.kubernetes.objects import ApiObjects
+from tenantry.adapters.kubernetes.seen import Seen
+from tenantry.adapters.ledger import open_ledger
+from tenantry.domain.observed import Observed
 from tenantry.local.binaries import find_binaries
 from tenantry.local.control_plane import ControlPlane
+from tenantry.reconcile.ports import Context, Policy
+from tenantry.reconcile.result import Key
+from tenantry.reconcile.tenant import reconcile
+from tenantry.runtime.operator import SystemClock
 from tests.conftest import REPOSITORY, Cluster, _installed
 from tests.integration.conftest import (
     Api,
@@ -310,3 +319,57 @@ async def test_argo_cds_own_config_map_takes_the_patch(cluster: Cluster, alone: 
     assert found["data"].pop("url") == "https://cd.example.com"
     assert set(found["data"].values()) == {HEALTH_LUA}
     assert len(found["data"]) == 3
+
+
+# --- a bug --------------------------------------------------------------------------------------------------
+
+
+class Defective(Seen):
+    """What a bug anywhere in a reconcile comes to."""
+
+    def namespace(self, name: str) -> Observed | None:
+        raise KeyError("no such thing")
+
+
+class Nobody:
+    """Watches no metrics."""
+
+    def became_ready(self, seconds: float) -> None: ...
+
+    def repaired(self, kind: str) -> None: ...
+
+
+async def test_a_bug_is_a_retryable_error_with_a_condition(
+    cluster: Cluster, alone: Api, tmp_path: Path
+) -> None:
+    """A tenant that was Ready does not stay so while nobody can look after it."""
+    cluster.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "manifests/samples/plans.yaml"))
+    await alone.apply(tenant("unlucky", plan="pro"))
+    ledger = await open_ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    try:
+        for seen in (Seen("free", lambda *_: None), Defective("free", lambda *_: None)):
+            for item in await alone.list("Plan"):
+                seen.saw({**item, "kind": "Plan", "apiVersion": "tenantry.dev/v1alpha1"})
+            objects = ApiObjects(alone.client, lambda: True, seen.wrote, lambda *_: None)
+            cx = Context(objects, seen, ledger.audit, SystemClock(), Policy(), Nobody())
+            if isinstance(seen, Defective):
+                assert is_ready(await alone.get("Tenant", "unlucky"))
+                with pytest.raises(KeyError):  # the queue logs it and backs off
+                    await reconcile(Key("Tenant", "unlucky"), cx)
+            else:
+                await reconcile(Key("Tenant", "unlucky"), cx)
+    finally:
+        await ledger.close()
+    found = await alone.get("Tenant", "unlucky")
+    assert found is not None
+    reconciling, ready = condition(found, "Reconciling"), condition(found, "Ready")
+    assert reconciling is not None
+    assert ready is not None
+    assert (ready["status"], ready["reason"]) == ("False", "InternalError")
+    assert "its log says more (KeyError: 'no such thing')" in reconciling["message"]
+    assert (found["status"]["phase"], found["status"]["configRevision"]) == ("Degraded", 1)
+    assert (kstatus(found), flux(found), health(found).status) == (
+        Kstatus.IN_PROGRESS,
+        Kstatus.IN_PROGRESS,
+        "Progressing",
+    )

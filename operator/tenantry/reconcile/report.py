@@ -160,12 +160,35 @@ async def unreadable(raw: Manifest, error: ValidationError, cx: Context) -> Resu
         ready_message="",
     )
     wanted = [_dump(condition) for condition in listed if condition.type != "SpecValid"]
+    await write_status(raw, {**_degraded(raw), "observedGeneration": generation, "conditions": wanted}, cx)
+    return Result(outcome="stalled")
+
+
+async def broken(subject: Tenant, raw: Manifest, error: Exception, cx: Context) -> None:
+    """Say that a bug keeps a tenant from being looked after; the caller raises it on, for the queue and the log."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    problem = Retry("InternalError", f"the operator failed and tries again; its log says more ({text})")
+    listed = conditions.summarise(
+        {},
+        subject.status.conditions,
+        generation=subject.metadata.generation,
+        now=cx.clock.now(),
+        ready_message="",
+        also=[Outcome.failed(problem)],
+    )
+    wanted = {
+        **_degraded(raw),
+        "observedGeneration": subject.metadata.generation,
+        "conditions": [_dump(condition) for condition in listed],
+    }
+    await write_status(raw, wanted, cx)
+
+
+def _degraded(raw: Manifest) -> dict[str, Any]:
+    """Return what is ours of the present status, for one that says no more than that something is wrong."""
     before, owned = raw.get("status") or {}, _owned_status(raw)
     kept = {name: value for name, value in before.items() if f"f:{name}" in owned}
-    if "phase" in kept:
-        kept["phase"] = "Degraded"
-    await write_status(raw, {**kept, "observedGeneration": generation, "conditions": wanted}, cx)
-    return Result(outcome="stalled")
+    return {**kept, "phase": "Degraded"} if "phase" in kept else kept
 
 
 def _first_ready(subject: Tenant, status: dict[str, Any], cx: Context) -> None:

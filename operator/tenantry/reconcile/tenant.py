@@ -34,7 +34,7 @@ from tenantry.domain.observed import ChildKey, Observed, RevisionDetail
 from tenantry.domain.ownership import Ownership, claim, tenant_uids
 from tenantry.reconcile import farewell, record, report
 from tenantry.reconcile.enact import apply_group, apply_namespace
-from tenantry.reconcile.ports import Context
+from tenantry.reconcile.ports import Conflict, Context, Refused, Unavailable
 from tenantry.reconcile.result import Key, Result
 
 
@@ -65,7 +65,13 @@ async def reconcile(key: Key, cx: Context) -> Result:
         if marked is None:
             return Result.done()
         raw = marked
-    return await _provision(tenant, raw, cx)
+    try:
+        return await _provision(tenant, raw, cx)
+    except (Conflict, Refused, Unavailable):
+        raise
+    except Exception as error:
+        await report.broken(tenant, raw, error, cx)
+        raise
 
 
 async def _provision(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
@@ -131,7 +137,8 @@ def _pod_security(facts: Facts) -> str:
 async def _policy(tenant: Tenant, facts: Facts, progress: report.Progress, cx: Context) -> None:
     level = Access.SUSPENDED if tenant.spec.suspended else Access.OPEN
     if facts.plan is None:
-        group = children.planless_group(_owner(tenant), tenant.spec, level)
+        limited = ChildKey("ResourceQuota", names.QUOTA) in facts.children
+        group = children.planless_group(_owner(tenant), tenant.spec, level, limited=limited)
     else:
         group = children.policy_group(_owner(tenant), tenant.spec, facts.plan.spec, level, cx.policy.around)
     error = await apply_group(group, facts.children, cx, progress.repairs)
