@@ -52,15 +52,16 @@ def policy_group(
     return Group((tuple(limits), tuple(people)), POLICY_KINDS)
 
 
-def planless_group(owner: Owner, spec: TenantSpec, level: Access) -> Group:
+def planless_group(owner: Owner, spec: TenantSpec, level: Access, *, limited: bool) -> Group:
     """Return what stands without a plan, for one that does not exist (yet).
 
-    A tenant that had a plan before keeps that plan's children as they are; a new one lets nobody in.
+    limited: a plan's quota stands. Then that plan's children are kept as they are, and who is a member still
+    follows the spec; a new tenant lets nobody in.
     """
     denied = (network.default_deny(owner), resources.system_classes_quota(owner))
-    if level is Access.OPEN:
-        return Group((denied,), frozenset())
     people = tuple(access.role_bindings(owner, spec.members, level))
+    if level is Access.OPEN:
+        return Group((denied, people) if limited else (denied,), frozenset())
     return Group(((*denied, resources.suspended_quota(owner)), people), frozenset({"NetworkPolicy"}))
 
 
