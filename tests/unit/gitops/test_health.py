@@ -6,7 +6,7 @@ import copy
 import itertools
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
@@ -268,6 +268,22 @@ def test_a_condition_about_an_earlier_generation_does_not_count() -> None:
         condition["observedGeneration"] -= 1
     assert (argocd.health(item).status, flux(item)) == ("Healthy", Kstatus.CURRENT)
     assert (argocd.health(stale).status, flux(stale)) == ("Progressing", Kstatus.IN_PROGRESS)
+
+
+@pytest.mark.parametrize("status", ["False", "Unknown"])
+def test_what_is_not_ready_and_says_no_more_is_in_progress(status: Literal["False", "Unknown"]) -> None:
+    """No status of ours, but what one of a later version might be: nothing but True is taken for True."""
+    ready = Condition(
+        type="Ready",
+        status=status,
+        observed_generation=GENERATION,
+        last_transition_time=BEGAN,
+        reason="Other",
+        message="wait",
+    )
+    item = object_with([ready])
+    assert argocd.health(item) == Health("Progressing", "wait")
+    assert (flux(item), kstatus(item)) == (Kstatus.IN_PROGRESS, Kstatus.IN_PROGRESS)
 
 
 # --- what ships for Flux ---------------------------------------------------------------------------------

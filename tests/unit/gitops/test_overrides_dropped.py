@@ -36,7 +36,7 @@ def test_a_dropped_override_leaves_the_tenant_ready() -> None:
     assert (resolution.refused, resolution.dropped) == ((), ("model.name",))
     assert (resolution.config["model"]["name"], resolution.config["retrieval"]["topK"]) == ("small", 9)
 
-    outcome = _config_outcome(configure(resolution.config, None, [], None, dropped=resolution.dropped), None)
+    outcome = _config_outcome(configure(resolution.config, None, [], None, None, resolution.dropped), None)
     conditions = summarise({"ConfigReady": outcome}, [], generation=1, now=NOW, ready_message="")
     config = find(conditions, "ConfigReady")
     assert config is not None
