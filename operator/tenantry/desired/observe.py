@@ -92,10 +92,14 @@ def _holding(manifest: Mapping[str, Any]) -> str:
 
 
 def _config_map(manifest: Mapping[str, Any]) -> RevisionDetail | None:
-    """Return the configuration that an application reads at present, None where it cannot be made out."""
+    """Return the configuration that an application reads at present, None where it cannot be made out.
+
+    Members may write anything into it, brackets a thousand deep too: nothing of that may stop the operator.
+    """
     try:
         document = json.loads(manifest.get("data", {}).get(DOCUMENT, ""))
-        config = {part: document[part] for part in CONFIG_PARTS}
-        return RevisionDetail(int(document["revision"]), canonical(config))
-    except (ValueError, KeyError, TypeError):
+        number, text = document["revision"], canonical({part: document[part] for part in CONFIG_PARTS})
+        text.encode()
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
+    return RevisionDetail(number, text) if type(number) is int and number > 0 else None

@@ -75,7 +75,8 @@ class TenantClaim:
     plan: str
     phase: str
     deleting: bool
-    stamp: str = ""  # changes with anything but the status
+    stamp: str = ""  # changes with anything but the status and the finalizers
+    finalizers: tuple[str, ...] = ()
 
     @property
     def seniority(self) -> tuple[datetime, str]:

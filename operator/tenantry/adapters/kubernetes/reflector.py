@@ -130,9 +130,11 @@ async def pages(client: Client, kind: Kind) -> AsyncIterator[tuple[list[dict[str
 async def list_own(client: Client, kind: Kind, seen: Seen) -> int:
     """List one of our own kinds into `seen` and forget what is gone; return how many there are."""
     present: dict[str, str] = {}
-    async for page, _ in pages(client, kind):
+    listed = 0
+    async for page, version in pages(client, kind):
+        listed = int(version)
         for item in page:
             present[item["metadata"]["name"]] = item["metadata"]["uid"]
             seen.saw(item)
-    seen.forget_missing(kind.kind, present)
+    seen.forget_missing(kind.kind, present, listed)
     return len(present)

@@ -7,6 +7,7 @@ the same name returns only with another UID.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -27,6 +28,8 @@ where: the namespace of a child, the namespace that a Tenant wants, the tenant o
 """
 
 _TOMBSTONES = 4096
+_FOR_GOOD = sys.maxsize
+"""The version of a tombstone of what is deleted, not only unlabelled: no object has that UID again."""
 
 
 class Seen:
@@ -47,7 +50,7 @@ class Seen:
         self._archives: dict[str, TenantArchive] = {}
         self._archives_by_tenant: defaultdict[str, set[str]] = defaultdict(set)
         self._archives_by_namespace: defaultdict[str, set[str]] = defaultdict(set)
-        self._versions: dict[tuple[str, str], int] = {}
+        self._last: dict[tuple[str, str], tuple[str, int]] = {}
 
     # --- reading ---------------------------------------------------------------------------------------------
 
@@ -113,7 +116,7 @@ class Seen:
         """Take in the answer to a write of ours.
 
         Our own writes wake nobody, but for what they mean to an archive: a new one, or one whose namespace has
-        been taken over by a Tenant.
+        been taken over by a Tenant. An answer that brings somebody else's edit does: its event comes too late.
         """
         kind, metadata = manifest["kind"], manifest["metadata"]
         self.saw(manifest, wake=kind == "TenantArchive")
@@ -132,9 +135,10 @@ class Seen:
             return
         shelf, key = self._shelf(new)
         old = shelf.get(key)
-        if old is not None and old.uid == new.uid and _version(new) <= _version(old):
+        # Versions of one kind grow through all of its objects: an older one of another UID is older too.
+        if old is not None and _version(new) <= _version(old):
             return
-        if old is None and self._tombstones.get(new.uid, -1) >= _version(new):
+        if self._tombstones.get(new.uid, -1) >= _version(new):
             return
         shelf[key] = new
         self._undelete(new.namespace, new.key)
@@ -151,16 +155,19 @@ class Seen:
         *,
         by_us: bool = False,
     ) -> None:
-        """Forget an object that was deleted, or that has lost our label."""
+        """Forget an object that was deleted, or (with the version of the event) that has lost our label."""
         if kind in ("Tenant", "Plan", "TenantArchive"):
             self._forget_own(kind, name, uid)
             return
-        shelf = self._shelf_of(kind, namespace)
         key: Any = name if kind == "Namespace" else ChildKey(kind, name)
         if by_us:
             self._undelete(namespace, key)
+        self._bury(uid, _FOR_GOOD if version is None else version)
+        shelf = self._shelf_of(kind, namespace)
         old = shelf.get(key)
         if old is None or old.uid != uid or (version is not None and version < _version(old)):
+            if not shelf:
+                self._children.pop(namespace, None)
             return
         del shelf[key]
         if kind == "Namespace":
@@ -169,7 +176,6 @@ class Seen:
             self._children.pop(namespace, None)
         if namespace and not by_us and namespace in self._namespaces:
             self._deleted.setdefault(namespace, set()).add(key)
-        self._bury(uid, max(version or 0, _version(old)))
         self._changed(kind, namespace, name)
 
     def present(self, kind: str) -> Iterable[Observed]:
@@ -204,7 +210,7 @@ class Seen:
 
     def _bury(self, uid: str, version: int) -> None:
         """Remember the last resourceVersion of what is gone, for late events; the oldest are let go."""
-        self._tombstones[uid] = version
+        self._tombstones[uid] = max(version, self._tombstones.get(uid, -1))
         if len(self._tombstones) > _TOMBSTONES:
             del self._tombstones[next(iter(self._tombstones))]
 
@@ -214,16 +220,20 @@ class Seen:
         metadata = manifest["metadata"]
         kind, name, uid = manifest["kind"], metadata["name"], metadata["uid"]
         version = int(metadata["resourceVersion"])
-        if version <= self._versions.get((kind, name), -1) or self._tombstones.get(uid, -1) >= version:
+        _, last = self._last.get((kind, name), ("", -1))
+        if version <= last or self._tombstones.get(uid, -1) >= version:
             return
-        self._versions[kind, name] = version
-        if self._take_own(kind, name, manifest) and wake:
+        self._last[kind, name] = uid, version
+        if self._take_own(kind, name, manifest, by_us=not wake):
             self._changed(kind, self._where(kind, name), name)
 
-    def _take_own(self, kind: str, name: str, manifest: Mapping[str, Any]) -> bool:
-        """Keep what is needed of an object of ours; return whether anything but its status changed."""
+    def _take_own(self, kind: str, name: str, manifest: Mapping[str, Any], *, by_us: bool) -> bool:
+        """Keep what is needed of an object of ours; return whether anything changed that wakes.
+
+        by_us: it is the answer to a write of ours, to its status or its finalizers; these wake nobody then.
+        """
         if kind == "Tenant":
-            return self._take_tenant(name, manifest)
+            return self._take_tenant(name, manifest, by_us=by_us)
         try:
             if kind == "Plan":
                 plan = Plan.model_validate(manifest)
@@ -235,12 +245,13 @@ class Seen:
             # An object that an older or newer schema let in: its own reconcile reports it.
             return True
         known = self._archives.get(name)
+        self._unindex_archive(name)
         self._archives[name] = archive
         self._archives_by_tenant[archive.spec.tenant].add(name)
         self._archives_by_namespace[archive.namespace_name].add(name)
         return known is None or not _same(known, archive) or known.status != archive.status
 
-    def _take_tenant(self, name: str, manifest: Mapping[str, Any]) -> bool:
+    def _take_tenant(self, name: str, manifest: Mapping[str, Any], *, by_us: bool) -> bool:
         metadata, spec = manifest["metadata"], manifest.get("spec") or {}
         before = self._tenants.get(name)
         new = TenantClaim(
@@ -252,13 +263,16 @@ class Seen:
             phase=(manifest.get("status") or {}).get("phase") or "Pending",
             deleting="deletionTimestamp" in metadata,
             stamp=_stamp(manifest),
+            finalizers=tuple(metadata.get("finalizers") or ()),
         )
         if before is not None:
             self._unindex(before)
         self._tenants[name] = new
         self._by_namespace[new.namespace].add(name)
         self._by_plan[new.plan].add(name)
-        return before is None or before.uid != new.uid or before.stamp != new.stamp
+        if before is None or (before.uid, before.stamp) != (new.uid, new.stamp):
+            return True
+        return not by_us and before.finalizers != new.finalizers
 
     def _where(self, kind: str, name: str) -> str:
         """Return what else an object of ours concerns: a namespace, or a tenant."""
@@ -269,23 +283,33 @@ class Seen:
         return ""
 
     def _forget_own(self, kind: str, name: str, uid: str) -> None:
+        self._bury(uid, _FOR_GOOD)
+        known, _ = self._last.get((kind, name), ("", -1))
+        if known != uid:
+            return  # another by that name has come already
         where = self._where(kind, name)
-        version = self._versions.pop((kind, name), 0)
-        self._bury(uid, version)
-        if kind == "Tenant" and name in self._tenants and self._tenants[name].uid == uid:
-            self._unindex(self._tenants.pop(name))
+        del self._last[kind, name]
+        if kind == "Tenant":
+            if name in self._tenants:
+                self._unindex(self._tenants.pop(name))
         elif kind == "Plan":
             self._plans.pop(name, None)
-        elif kind == "TenantArchive" and name in self._archives:
-            archive = self._archives.pop(name)
-            for index, key in (
-                (self._archives_by_tenant, archive.spec.tenant),
-                (self._archives_by_namespace, archive.namespace_name),
-            ):
-                index[key].discard(name)
-                if not index[key]:
-                    del index[key]
+        else:
+            self._unindex_archive(name)
+            self._archives.pop(name, None)
         self._changed(kind, where, name)
+
+    def _unindex_archive(self, name: str) -> None:
+        archive = self._archives.get(name)
+        if archive is None:
+            return
+        for index, key in (
+            (self._archives_by_tenant, archive.spec.tenant),
+            (self._archives_by_namespace, archive.namespace_name),
+        ):
+            index[key].discard(name)
+            if not index[key]:
+                del index[key]
 
     def _unindex(self, claim: TenantClaim) -> None:
         for index, key in ((self._by_namespace, claim.namespace), (self._by_plan, claim.plan)):
@@ -293,17 +317,14 @@ class Seen:
             if not index[key]:
                 del index[key]
 
-    def forget_missing(self, kind: str, present: Mapping[str, str]) -> None:
-        """Forget the objects of ours that a full list (name to UID) does not hold."""
-        known: Mapping[str, str]
-        if kind == "Tenant":
-            known = {name: claim.uid for name, claim in self._tenants.items()}
-        elif kind == "Plan":
-            known = {name: plan.metadata.uid for name, plan in self._plans.items()}
-        else:
-            known = {name: archive.metadata.uid for name, archive in self._archives.items()}
-        for name, uid in known.items():
-            if present.get(name) != uid:
+    def forget_missing(self, kind: str, present: Mapping[str, str], version: int) -> None:
+        """Forget the objects of ours that a full list (name to UID) of that version does not hold.
+
+        One that was made after the list is not gone.
+        """
+        known = [(name, uid, last) for (what, name), (uid, last) in self._last.items() if what == kind]
+        for name, uid, last in known:
+            if present.get(name) != uid and last <= version:
                 self._forget_own(kind, name, uid)
 
 
@@ -335,8 +356,7 @@ def _stamp(manifest: Mapping[str, Any]) -> str:
     """Return what tells a change of a Tenant that its reconcile must look at from one of its status."""
     metadata = manifest["metadata"]
     restore = (metadata.get("annotations") or {}).get(names.RESTORE_FROM, "")
-    finalizers = ",".join(metadata.get("finalizers") or ())
-    return f"{metadata.get('generation')}/{'deletionTimestamp' in metadata}/{finalizers}/{restore}"
+    return f"{metadata.get('generation')}/{'deletionTimestamp' in metadata}/{restore}"
 
 
 def _time(text: str) -> datetime:

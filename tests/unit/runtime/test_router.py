@@ -1,0 +1,130 @@
+"""A change wakes everything that it concerns, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.unit.builders import T0, sample
+
+from tenantry.adapters.kubernetes.kinds import CHILD_KINDS
+from tenantry.adapters.kubernetes.seen import Seen
+from tenantry.api.common import rfc3339
+from tenantry.reconcile import roles
+from tenantry.reconcile.result import Key
+from tenantry.runtime.router import PLAN_PAUSE_SECONDS, wake
+
+
+class Queue:
+    """Keeps the keys, and how long they wait."""
+
+    def __init__(self) -> None:
+        self.keys: dict[Key, float] = {}
+
+    def add(self, key: Key, after: float = 0.0, *, low: bool = False) -> None:
+        """Take a key in."""
+        self.keys[key] = min(after, self.keys.get(key, after))
+
+    def drain(self) -> dict[str, float]:
+        """Return what was added since the last time."""
+        keys, self.keys = self.keys, {}
+        return {str(key): after for key, after in keys.items()}
+
+
+class World:
+    """Two tenants that want one namespace, a third, an archive and two plans."""
+
+    def __init__(self) -> None:
+        self.queue = Queue()
+        self.seen = Seen("free", lambda *change: wake(self.seen, self.queue, *change))
+        self.version = 0
+        self.tenant("acme", plan="pro", namespace={"name": "shared"})
+        self.tenant("rival", namespace={"name": "shared"})
+        self.tenant("small")
+        for plan in ("free", "pro"):
+            self.see("Plan", plan, sample("plans.yaml", plan)["spec"])
+        former = {
+            "tenant": "small",
+            "tenantUID": "old",
+            "owner": {"email": "a@b.example"},
+            "namespace": "shared",
+        }
+        self.see("TenantArchive", "small-old", {**former, "purgeAfter": rfc3339(T0)})
+        self.queue.drain()
+
+    def see(self, kind: str, name: str, spec: dict[str, Any], **metadata: Any) -> None:
+        self.version += 1
+        identity = {"name": name, "uid": f"{kind}-{name}", "resourceVersion": str(self.version)}
+        times = {"creationTimestamp": rfc3339(T0), "generation": self.version}
+        self.seen.saw({"kind": kind, "metadata": {**identity, **times, **metadata}, "spec": spec})
+
+    def tenant(self, name: str, **spec: Any) -> None:
+        self.see("Tenant", name, {"owner": {"email": "a@b.example"}, **spec})
+
+
+SHARED = {"Tenant/acme", "Tenant/rival", "TenantArchive/small-old"}
+
+
+@pytest.mark.parametrize("kind", [kind.kind for kind in CHILD_KINDS if kind.namespaced])
+def test_a_child_wakes_all_that_want_or_keep_its_namespace(kind: str) -> None:
+    world = World()
+    name = "tenant-config-1" if kind == "ControllerRevision" else "x"
+    world.see(kind, name, {}, namespace="shared")
+    assert world.queue.drain().keys() == SHARED
+    world.seen.gone(kind, "shared", name, f"{kind}-{name}", 99)
+    assert world.queue.drain().keys() == SHARED
+
+
+def test_a_namespace_wakes_the_same_when_it_comes_and_when_it_goes() -> None:
+    world = World()
+    world.see("Namespace", "shared", {})
+    assert world.queue.drain().keys() == SHARED
+    world.seen.gone("Namespace", "", "shared", "Namespace-shared", 99)
+    assert world.queue.drain().keys() == SHARED
+
+
+def test_a_namespace_of_nobody_wakes_nobody() -> None:
+    world = World()
+    world.see("Namespace", "kube-system", {})
+    world.see("ConfigMap", "x", {}, namespace="kube-system")
+    assert not world.queue.drain()
+
+
+def test_an_edited_plan_wakes_its_tenants_at_once_and_no_others() -> None:
+    world = World()
+    world.see("Plan", "pro", sample("plans.yaml", "pro")["spec"])
+    assert world.queue.drain() == {"Plan/pro": 0.0, "Tenant/acme": 0.0}
+    world.seen.gone("Plan", "", "free", "Plan-free")
+    assert world.queue.drain() == {"Plan/free": 0.0, "Tenant/rival": 0.0, "Tenant/small": 0.0}
+
+
+def test_a_plan_that_comes_later_wakes_who_waited_for_it() -> None:
+    world = World()
+    world.tenant("late", plan="gold")
+    world.queue.drain()
+    world.see("Plan", "gold", sample("plans.yaml", "pro")["spec"])
+    assert "Tenant/late" in world.queue.drain()
+
+
+def test_a_tenant_that_goes_wakes_the_next_in_line_and_the_plans_count_later() -> None:
+    world = World()
+    world.seen.gone("Tenant", "", "acme", "Tenant-acme")
+    woken = world.queue.drain()
+    assert woken["Tenant/rival"] == 0.0
+    assert woken["TenantArchive/small-old"] == 0.0
+    assert {key: after for key, after in woken.items() if key.startswith("Plan/")} == {
+        "Plan/free": PLAN_PAUSE_SECONDS,
+        "Plan/pro": PLAN_PAUSE_SECONDS,
+    }
+
+
+def test_an_archive_wakes_the_tenant_of_its_name() -> None:
+    world = World()
+    world.seen.gone("TenantArchive", "", "small-old", "TenantArchive-small-old")
+    assert world.queue.drain().keys() == {"TenantArchive/small-old", "Tenant/small"}
+
+
+def test_a_cluster_role_wakes_the_one_key_of_all_four() -> None:
+    world = World()
+    world.see("ClusterRole", "tenantry-tenant-owner", {})
+    assert world.queue.drain().keys() == {str(roles.KEY)}
