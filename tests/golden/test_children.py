@@ -62,7 +62,8 @@ class Case:
         level = Access(self.access)
         if plan is None:
             return [place, *children.planless_group(owner, tenant.spec, level, limited=False).manifests]
-        around = Surroundings(**{key: tuple(value) for key, value in (self.around or {}).items()})
+        settings: dict[str, Any] = {key: tuple(value) for key, value in (self.around or {}).items()}
+        around = Surroundings(**settings)
         policy = children.policy_group(owner, tenant.spec, plan, level, around)
         decided = configure(resolve(tenant.spec.overrides, plan).config, None, [], None, None)
         config = children.config_group(

@@ -23,7 +23,9 @@ EMPTY_IS_ABSENT = frozenset({"labels", "annotations", "data", "binaryData"})
 QUANTITIES = frozenset({"hard", "default", "defaultRequest", "max", "min", "maxLimitRequestRatio"})
 """Fields of ResourceQuota and LimitRange that hold quantities by resource name."""
 
-_QUANTITY = re.compile(r"^([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(m|u|n|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]+)?$")
+_QUANTITY = re.compile(
+    r"^([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(m|u|n|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]+)?$"
+)
 _SUFFIXES = {
     **{suffix: Decimal(10) ** (3 * power) for power, suffix in enumerate(["n", "u", "m"], start=-3)},
     **{

@@ -109,6 +109,9 @@ def at(manifest: Any, path: tuple[Any, ...]) -> Any:
     return manifest
 
 
+OTHERS: list[Any] = ["other", 123456789, [{}], {"x": "y"}]
+
+
 @EVERY_CHILD
 def test_every_value_that_is_changed_emptied_or_taken_out_shows(name: str) -> None:
     manifest = CHILDREN[name]
@@ -116,7 +119,7 @@ def test_every_value_that_is_changed_emptied_or_taken_out_shows(name: str) -> No
     for path in paths(manifest):
         *outer, last = path
         old = at(manifest, path)
-        for new in ("other", 123456789, [{}], {"x": "y"}):
+        for new in OTHERS:
             if new == old:
                 continue
             changed = deepcopy(manifest)
@@ -222,8 +225,9 @@ QUANTITIES = st.builds(lambda number, suffix: number + suffix, NUMBERS, st.sampl
 
 def at_api_server(text: str) -> Decimal:
     """Return what the API server makes of a quantity: kubernetes' own parser, then its rounding and its cap."""
-    value = parse_quantity(text)
-    value = value.quantize(Decimal("1e-9"), "ROUND_UP") if value.as_tuple().exponent < -9 else value  # type: ignore[operator]
+    value: Decimal = parse_quantity(text)
+    if int(value.as_tuple().exponent) < -9:
+        value = value.quantize(Decimal("1e-9"), "ROUND_UP")
     return min(value, Decimal(2**63 - 1)) if text.endswith("i") else value
 
 

@@ -26,7 +26,9 @@ def desired(**labels: str) -> Manifest:
 def stored(manifest: Manifest, **changes: Any) -> Observed:
     """What the API server answers to an apply of it, with changes that somebody else made to its metadata."""
     metadata = manifest["metadata"]
-    fields = {f"f:{part}": {f"f:{key}": {} for key in metadata[part]} for part in ("labels", "annotations")}
+    fields: dict[str, Any] = {
+        f"f:{part}": {f"f:{key}": {} for key in metadata[part]} for part in ("labels", "annotations")
+    }
     entry = {"manager": names.MANAGER, "operation": "Apply", "fieldsV1": {"f:metadata": fields}}
     merged = {
         part: {

@@ -119,7 +119,7 @@ def test_the_one_word_for_people(
     outcome: PartError | None, suspended: bool, ours: bool, was_ready: bool, expected: str
 ) -> None:
     part = Outcome.failed(outcome) if outcome else Outcome("Ready", "x")
-    step = ({"NamespaceReady": part}, [], ("Requested", "x") if suspended else None)
+    step: Any = ({"NamespaceReady": part}, [], ("Requested", "x") if suspended else None)
     assert phase(run(step, [], 1, T0), namespace_ours=ours, was_ready=was_ready) == expected
 
 
@@ -193,7 +193,7 @@ def test_another_problem_beside_it_does_not_prolong_the_wait(other: PartError) -
 
 def test_a_plan_that_goes_away_later_has_two_minutes_to_come_back() -> None:
     time = Timeline()
-    fine = ({"ConfigReady": Outcome("Ready", "revision 1")}, [], None)
+    fine: Any = ({"ConfigReady": Outcome("Ready", "revision 1")}, [], None)
     time.present = stored(run(fine, [], 1, T0))
     assert isinstance(time.look(86400), Retry)
     assert isinstance(time.look(86519), Retry)

@@ -141,7 +141,7 @@ def test_who_has_it_keeps_it_from_an_older_one() -> None:
 
 
 def test_an_adoptable_namespace_goes_to_the_older_of_two() -> None:
-    spec = {"namespace": {"name": "shared", "adoption": "IfMarked"}}
+    spec: dict[str, Any] = {"namespace": {"name": "shared", "adoption": "IfMarked"}}
     old = tenant("old", **spec)
     young = tenant("young", metadata={"creationTimestamp": rfc3339(T0 + timedelta(1))}, **spec)
     there = namespace("shared", annotations={names.ADOPTABLE_BY: "young"})

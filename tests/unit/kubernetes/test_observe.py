@@ -43,11 +43,10 @@ def test_a_stateful_sets_own_revisions_are_none_of_ours(name: str) -> None:
     assert observe({**manifest, "metadata": {**manifest["metadata"], "name": name}}).detail is None
 
 
+NUMBERS: list[Any] = [None, "x", [], {}, True, 1.5, -1, 0, float("inf"), float("nan")]
 NONSENSE = [
     *("", "{", "[]", "null", "3", '"x"', "{}", '{"revision": 3}'),
-    *(json.dumps({**CONFIG, "revision": revision}) for revision in (None, "x", [], {}, True, 1.5, -1, 0)),
-    json.dumps({**CONFIG, "revision": float("inf")}),
-    json.dumps({**CONFIG, "revision": float("nan")}),
+    *(json.dumps({**CONFIG, "revision": revision}) for revision in NUMBERS),
     "[" * 100_000,
     '{"model":' * 50_000,
     '{"revision": 1' + "0" * 5000 + "}",

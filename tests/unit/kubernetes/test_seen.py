@@ -293,14 +293,12 @@ def test_a_namespace_wakes_whom_it_concerns_by_what_counts() -> None:
     woken.drain()
     seen.saw(there(2, annotations={"example.com/note": "x"}))
     assert woken.drain() == []
-    for version, metadata in enumerate(
-        (
-            {"annotations": {names.ADOPTABLE_BY: "acme"}},
-            {"ownerReferences": [{"kind": "Pod"}]},
-            {"deletionTimestamp": rfc3339(T0)},
-        ),
-        start=3,
-    ):
+    changes: list[dict[str, Any]] = [
+        {"annotations": {names.ADOPTABLE_BY: "acme"}},
+        {"ownerReferences": [{"kind": "Pod"}]},
+        {"deletionTimestamp": rfc3339(T0)},
+    ]
+    for version, metadata in enumerate(changes, start=3):
         seen.saw(there(version, **metadata))
         assert woken.drain() == [("Namespace", "", NAMESPACE)], metadata
 
