@@ -142,6 +142,9 @@ async def quiet(operator: OperatorProcess, seconds: float = 1.5, timeout: float 
             before = now
 
 
+pytestmark = pytest.mark.usefixtures("operator")
+
+
 @pytest.fixture
 async def victim(api: Api, operator: OperatorProcess, name: str) -> str:
     """A tenant with members, Ready; returns its namespace."""
@@ -205,7 +208,7 @@ async def test_every_possible_change_of_every_child_is_put_back(
     await quiet(operator)
 
 
-async def test_deleted_children_come_back(api: Api, operator: OperatorProcess, victim: str) -> None:
+async def test_deleted_children_come_back(api: Api, victim: str) -> None:
     async with mirror(api.client, victim) as children:
         vandal = Vandal(api, children)
         for kind, stored in ours(children):
@@ -218,7 +221,6 @@ async def test_deleted_children_come_back(api: Api, operator: OperatorProcess, v
             await vandal.await_repair(kind, stored, version, f"{held} deleted and held", time.monotonic())
     assert not vandal.repairs.late
     assert vandal.repairs.slowest()[0] < LIMIT_SECONDS
-    await quiet(operator)
 
 
 async def _delete_held(api: Api, kind: str, stored: Object) -> str:
@@ -411,9 +413,7 @@ async def test_a_changed_namespace_is_put_back(
     await quiet(operator)
 
 
-async def test_labels_and_annotations_of_others_stay(
-    api: Api, operator: OperatorProcess, victim: str
-) -> None:
+async def test_labels_and_annotations_of_others_stay(api: Api, victim: str) -> None:
     theirs = {"labels": {"istio-injection": "enabled"}, "annotations": {"scheduler.example/zone": "a"}}
     await api.patch("Namespace", victim, {"metadata": theirs})
     await api.patch("Namespace", victim, {"metadata": {"labels": {f"{POD_SECURITY}enforce": "privileged"}}})
@@ -422,12 +422,9 @@ async def test_labels_and_annotations_of_others_stay(
     )
     assert theirs["labels"].items() <= found["metadata"]["labels"].items()
     assert theirs["annotations"].items() <= found["metadata"]["annotations"].items()
-    await quiet(operator)
 
 
-async def test_a_deleted_namespace_comes_back_with_everything(
-    api: Api, operator: OperatorProcess, name: str, victim: str
-) -> None:
+async def test_a_deleted_namespace_comes_back_with_everything(api: Api, name: str, victim: str) -> None:
     def described(found: list[tuple[str, Object]]) -> dict[Any, Any]:
         return {
             (kind, item["metadata"]["name"]): item.get("spec") or item.get("subjects")
@@ -446,4 +443,3 @@ async def test_a_deleted_namespace_comes_back_with_everything(
         await api.until("Tenant", name, is_ready)
         assert time.monotonic() - begin < LIMIT_SECONDS
         assert _meaning(children.objects["ConfigMap", "tenant-config"]["data"]) == _meaning(configuration)
-    await quiet(operator)
