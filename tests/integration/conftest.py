@@ -102,7 +102,9 @@ class Api:
                         continue
         except TimeoutError:
             shown = yaml.safe_dump(_brief(last[0]))
-            raise AssertionError(f"{kind} {name} did not get there in {timeout:g} s; it is:\n{shown}") from None
+            raise AssertionError(
+                f"{kind} {name} did not get there in {timeout:g} s; it is:\n{shown}"
+            ) from None
 
     async def _watch(
         self, kind: str, name: str, holds: Callable[..., Any], namespace: str, last: list[Object | None]
@@ -217,9 +219,10 @@ class OperatorProcess:
 
     async def metrics(self) -> str:
         """Return what it tells Prometheus."""
-        async with aiohttp.ClientSession() as session, session.get(
-            f"http://127.0.0.1:{self.port}/metrics"
-        ) as answer:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{self.port}/metrics") as answer,
+        ):
             return await answer.text()
 
     def stop(self) -> int:

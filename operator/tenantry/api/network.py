@@ -13,6 +13,16 @@ Namespaces = Annotated[list[DnsLabel], list_set(max_items=64)]
 
 Port = Annotated[int, Schema(minimum=1, maximum=65535)]
 
+CREDENTIALS = (
+    "169.254.169.254",  # AWS, Azure, Google and most others
+    "fd00:ec2::254",  # AWS
+    "fd20:ce::254",  # Google
+    "168.63.129.16",  # Azure's host
+    "100.100.100.200",  # Alibaba
+    "192.0.0.192",  # Oracle
+)
+"""Addresses where clouds give credentials to whoever asks."""
+
 Cidr = Annotated[
     str,
     Schema(
@@ -24,9 +34,8 @@ Cidr = Annotated[
                 "such as 203.0.113.0/24",
             ),
             Rule(
-                "!isCIDR(self) || !(cidr(self).containsIP('169.254.169.254') || "
-                "cidr(self).containsIP('fd00:ec2::254'))",
-                "must not contain 169.254.169.254 or fd00:ec2::254, where clouds give credentials to any pod; "
+                f"!isCIDR(self) || !{list(CREDENTIALS)}.exists(address, cidr(self).containsIP(address))",
+                f"must not contain {', '.join(CREDENTIALS)}, where clouds give credentials to any pod; "
                 "for the internet use internetPorts",
                 reason="FieldValueForbidden",
             ),

@@ -40,7 +40,7 @@ def _last_writer(managed_fields: Iterable[Mapping[str, Any]]) -> str:
     if not entries:
         return "unknown"
     # The times have seconds only: of two in the same second, the one that is not ours made the difference.
-    newest = max(entries, key=lambda e: (str(e.get("time", "")), e.get("manager") != names.MANAGER))
+    newest = max(entries, key=lambda e: (str(e.get("time", "")), e.get("manager") not in names.MANAGERS))
     return str(newest.get("manager", "unknown"))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from tenantry.api.common import Condition
 from tenantry.domain.errors import PartError, Retry, Stalled
+from tenantry.domain.names import MANAGERS
 
 PLAN_GRACE = timedelta(minutes=2)
 """How long a Plan that is not there yet may still come, within the same sync, before it counts as a mistake,
@@ -71,15 +72,12 @@ def plan_not_found(
     return Retry("PlanNotFound", message, left)
 
 
-def last_edit(managed_fields: Sequence[Mapping[str, Any]], *, ours: str) -> datetime | None:
-    """Return when somebody else than the operator wrote more than the status last, None where nobody did.
-
-    ours: what the names of the operator's field managers begin with.
-    """
+def last_edit(managed_fields: Sequence[Mapping[str, Any]]) -> datetime | None:
+    """Return when somebody else than the operator wrote more than the status last, None where nobody did."""
     times = [
         str(entry.get("time", ""))
         for entry in managed_fields
-        if entry.get("subresource") != "status" and not str(entry.get("manager", "")).startswith(ours)
+        if entry.get("subresource") != "status" and entry.get("manager") not in MANAGERS
     ]
     newest = max(times, default="")
     return datetime.fromisoformat(newest) if newest else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from tenantry.api.archive import TenantArchive
@@ -37,6 +38,7 @@ def claim(
     child_uids: Collection[str],
     rivals: Sequence[TenantClaim],
     archives: Sequence[TenantArchive],
+    now: datetime,
 ) -> Ownership:
     """Decide whether a tenant may have its namespace.
 
@@ -55,7 +57,7 @@ def claim(
     if owner == tenant.metadata.uid:
         return Ownership(origin(namespace, tenant.spec.namespace.adoption))
     if owner is not None:
-        return _of_another(tenant, namespace, owner, rivals, archives)
+        return _of_another(tenant, namespace, owner, rivals, archives, now)
     _give_way_to_older(tenant, rivals)
     return _unmarked(tenant, namespace)
 
@@ -114,6 +116,7 @@ def _of_another(
     owner: str,
     rivals: Sequence[TenantClaim],
     archives: Sequence[TenantArchive],
+    now: datetime,
 ) -> Ownership:
     """Decide about a namespace that carries the UID of another Tenant, alive or deleted."""
     alive = next((rival for rival in rivals if rival.uid == owner), None)
@@ -131,15 +134,16 @@ def _of_another(
             f"namespace {namespace.name} belongs to a former tenant {namespace.tenant or owner}: create this one "
             f"again with another spec.namespace.name",
         )
-    return _restore(tenant, namespace, owner, archives)
+    return _restore(tenant, namespace, owner, archives, now)
 
 
-def _restore(tenant: Tenant, namespace: Observed, owner: str, archives: Sequence[TenantArchive]) -> Ownership:
+def _restore(
+    tenant: Tenant, namespace: Observed, owner: str, archives: Sequence[TenantArchive], now: datetime
+) -> Ownership:
     name = names.archive_name(tenant.metadata.name, owner)
     archive = next((item for item in archives if item.spec.tenant_uid == owner), None)
     allowed = (tenant.metadata.annotations or {}).get(names.RESTORE_FROM)
-    purging = archive is not None and archive.metadata.deletion_timestamp is not None
-    if purging:
+    if archive is not None and (archive.deleting or archive.spec.purge_after <= now):
         raise Retry(
             "ArchivePurging",
             f"the data of the former tenant in namespace {namespace.name} is being purged ({name}): it must be "

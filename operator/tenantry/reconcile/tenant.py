@@ -84,6 +84,7 @@ async def _provision(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
             tenant_uids(facts.children),
             cx.seen.claims(tenant.namespace_name),
             cx.seen.archives_of(tenant.metadata.name),
+            cx.clock.now(),
         )
         if ownership.taken in ("adopted", "restored"):
             await record.takeover(tenant, ownership, cx)
@@ -107,7 +108,7 @@ def observe(tenant: Tenant, cx: Context) -> Facts:
     if plan is None:
         field = "spec.plan" if tenant.spec.plan else "the setting TENANTRY_DEFAULT_PLAN (spec.plan is unset)"
         present, generation = tenant.status.conditions, tenant.metadata.generation
-        edited = conditions.last_edit(tenant.metadata.managed_fields, ours=names.MANAGER)
+        edited = conditions.last_edit(tenant.metadata.managed_fields)
         no_plan = conditions.plan_not_found(
             plan_name, field, present, generation, cx.clock.now(), cx.policy.plan_grace, edited
         )
@@ -144,9 +145,14 @@ async def _policy(tenant: Tenant, facts: Facts, progress: report.Progress, cx: C
     error = await apply_group(group, facts.children, cx, progress.repairs)
     if not progress.was_ready:
         error = error or facts.no_plan
-    progress.outcomes["PolicyReady"] = (
-        Outcome.failed(error) if error else Outcome("Ready", "quotas, network and access are as desired")
-    )
+    progress.outcomes["PolicyReady"] = Outcome.failed(error) if error else _policy_ready(facts)
+
+
+def _policy_ready(facts: Facts) -> Outcome:
+    if facts.plan is not None:
+        return Outcome("Ready", "quotas, network and access are as desired")
+    left = f"access is as desired; quotas and network are as plan {facts.plan_name} left them, and are held again"
+    return Outcome("PlanNotFound", f"{left} when it is back")
 
 
 async def _configuration(

@@ -206,5 +206,5 @@ def test_an_edit_is_a_write_of_somebody_else_to_more_than_the_status() -> None:
         {"manager": "tenantry", "time": "2026-01-01T00:00:02Z"},
         {"manager": "kubectl", "time": "2026-01-01T00:00:03Z", "subresource": "status"},
     ]
-    assert last_edit(fields, ours="tenantry") == datetime.fromisoformat("2026-01-01T00:00:01+00:00")
-    assert last_edit(fields[1:], ours="tenantry") is None
+    assert last_edit(fields) == datetime.fromisoformat("2026-01-01T00:00:01+00:00")
+    assert last_edit(fields[1:]) is None

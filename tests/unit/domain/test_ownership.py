@@ -26,7 +26,7 @@ NAME = "tenant-acme"
 
 def decide(subject: Tenant, *args: Any) -> Ownership | PartError:
     try:
-        return claim(subject, *args)
+        return claim(subject, *args, T0)
     except PartError as error:
         return error
 
@@ -224,3 +224,13 @@ def test_a_stripped_namespace_is_known_by_its_policies() -> None:
     }
     assert owner_of(namespace(NAME), tenant_uids(shelf)) == "uid-of-acme"
     assert decide(tenant(), namespace(NAME), tenant_uids(shelf), [], []) == Ownership("created")
+
+
+def test_what_is_due_to_be_purged_is_not_restored_any_more() -> None:
+    subject, former = tenant(), archive(uid="uid-of-former", email=EMAIL)
+    kept = namespace(uid="uid-of-former", tenant_name="acme", annotations={names.ORIGIN: "created"})
+    due = former.spec.purge_after
+    restored = claim(subject, kept, set(), [], [former], due - timedelta(seconds=1))
+    assert restored.taken == "restored"
+    with pytest.raises(Retry, match="being purged"):
+        claim(subject, kept, set(), [], [former], due)
