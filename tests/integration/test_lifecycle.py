@@ -404,6 +404,27 @@ async def test_the_same_owner_gets_everything_back(api: Api, name: str) -> None:
     assert is_ready(await api.get("Tenant", name))
 
 
+async def test_deleted_restored_and_deleted_again(api: Api, name: str) -> None:
+    namespace, first = await retained(api, name)
+    await api.apply(tenant(name, plan="pro", members=MEMBERS))
+    await api.until("Tenant", name, is_ready)
+    second = await archive_of(api, name)
+    await api.delete("Tenant", name)
+    await api.until("TenantArchive", second, in_phase("Kept"))
+    assert not await can(api, OWNER, "get", "pods", namespace)
+    # Only the second one holds the data; to purge the first is to forget a record.
+    past = (datetime.now(UTC) - timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    await api.patch("TenantArchive", first, {"spec": {"purgeAfter": past}})
+    await api.delete("TenantArchive", first)
+    await api.until("TenantArchive", first, gone)
+    assert await data_of(api, namespace) == {"a": "1"}
+    assert in_phase("Kept")(await api.get("TenantArchive", second))
+    await api.apply(tenant(name, plan="pro", members=MEMBERS))
+    found = await api.until("Tenant", name, is_ready)
+    assert found["status"]["configRevision"] == 1
+    assert await data_of(api, namespace) == {"a": "1"}
+
+
 async def test_another_owner_gets_nothing_until_allowed(api: Api, name: str) -> None:
     namespace, archive = await retained(api, name)
     before = await api.get("Namespace", namespace)
@@ -526,7 +547,22 @@ async def a_deletion_that_is_held_up_says_by_what(api: Api, name: str) -> None:
     await api.until("Tenant", name, gone)
 
 
+async def the_same_owner_comes_too_late_for_the_old_data(api: Api, name: str) -> None:
+    namespace, archive = await retained(api, name)
+    uid = (await api.get("Namespace", namespace) or {})["metadata"]["uid"]
+    await held(api, namespace)
+    await api.delete("TenantArchive", archive)
+    await api.until("TenantArchive", archive, says("Ready", "hold.example/backup"))
+    await api.apply(tenant(name, plan="pro"))
+    await api.until("Tenant", name, says("NamespaceReady", namespace, "hold.example/backup"))
+    await let_go(api, namespace)
+    await api.until("Tenant", name, is_ready)
+    assert (await api.get("Namespace", namespace) or {})["metadata"]["uid"] != uid
+    await api.until("TenantArchive", archive, gone)
+
+
 LEAVING = (
+    the_same_owner_comes_too_late_for_the_old_data,
     a_stranger_of_an_old_name_gets_a_fresh_namespace_after_the_purge,
     retention_ends,
     retention_of_no_days,
