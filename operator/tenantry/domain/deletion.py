@@ -48,6 +48,7 @@ class ArchiveStep(Enum):
     RESTORED = "restored"  # a live Tenant has taken the namespace over
     PURGE = "purge"  # its time has come, or somebody deleted the archive
     PURGED = "purged"  # nothing of it is left
+    UNTRUE = "untrue"  # its tenant lives: nothing may be done on its word
 
 
 def archive_step(
@@ -58,7 +59,11 @@ def archive_step(
     now: datetime,
 ) -> ArchiveStep:
     """Decide about an archive from what is there: the namespace, whose it is, and a Tenant of that name."""
-    if tenant is not None and owner == tenant.uid and owner != archive.spec.tenant_uid:
+    if tenant is not None and tenant.uid == archive.spec.tenant_uid and not tenant.deleting:
+        return ArchiveStep.UNTRUE
+    later = owner not in (None, archive.spec.tenant_uid)
+    if namespace is not None and later and namespace.tenant == archive.spec.tenant:
+        # A later tenant of that name has it, or had it and left an archive of its own.
         return ArchiveStep.RESTORED
     if namespace is None or owner != archive.spec.tenant_uid:
         return ArchiveStep.PURGED

@@ -21,12 +21,25 @@ class PartError(Exception):
 
 
 class Stalled(PartError):  # noqa: N818 - the kstatus term
-    """The user must act; the message names the field and the next step."""
+    """The user must act; the message names the field and the next step.
 
-
-class Retry(PartError):  # noqa: N818 - names what happens next
-    """Tried again after `delay` seconds, or with the queue's back-off when None."""
+    delay: seconds after which to look again, where what the user does is nothing that we watch.
+    """
 
     def __init__(self, reason: str, message: str, delay: float | None = None) -> None:
         super().__init__(reason, message)
         self.delay = delay
+
+
+class Retry(PartError):  # noqa: N818 - names what happens next
+    """Tried again: after `delay` seconds where that is known, else with the queue's back-off.
+
+    failed: it is a failure all the same, so the queue backs off, and `delay` is the least that it waits.
+    """
+
+    def __init__(
+        self, reason: str, message: str, delay: float | None = None, *, failed: bool | None = None
+    ) -> None:
+        super().__init__(reason, message)
+        self.delay = delay
+        self.failed = delay is None if failed is None else failed

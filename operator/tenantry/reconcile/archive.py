@@ -9,7 +9,7 @@ from tenantry.desired.owner import Manifest, Owner
 from tenantry.domain import conditions, names
 from tenantry.domain.conditions import Outcome
 from tenantry.domain.deletion import ArchiveStep, archive_step, leave
-from tenantry.domain.errors import PartError
+from tenantry.domain.errors import PartError, Stalled
 from tenantry.domain.observed import Observed
 from tenantry.domain.ownership import origin, owner_of, tenant_uids
 from tenantry.reconcile import record, report
@@ -49,11 +49,15 @@ async def _take(
     step: ArchiveStep, archive: TenantArchive, raw: Manifest, namespace: Observed | None, cx: Context
 ) -> Result:
     uid = archive.metadata.uid
+    if step is ArchiveStep.UNTRUE:
+        return await _untrue(archive, raw, cx)
     if step is ArchiveStep.RESTORED:
         await _status(archive, raw, "Restored", Outcome("Restored", "a Tenant has taken the data over"), cx)
         return await _past(archive, raw, cx)
     if step is ArchiveStep.PURGED:
-        await record.intent(archive, cx, f"{uid}/purged", "Purged", "nothing of the tenant is left")
+        await record.intent(
+            archive, cx, f"{uid}/purged", "Purged", "nothing of the tenant is left", actor=names.MANAGER
+        )
         await _status(archive, raw, "Purged", Outcome("Purged", "nothing of the tenant is left"), cx)
         return await _past(archive, raw, cx)
     assert namespace is not None  # noqa: S101 - archive_step keeps or purges only what is there
@@ -64,7 +68,9 @@ async def _take(
             if archive.deleting
             else f"retention ended at {archive.spec.purge_after}"
         )
-        await record.intent(archive, cx, f"{uid}/purging", "Purging", message)
+        # Who deletes an object is not in its managedFields.
+        actor = "unknown" if archive.deleting else names.MANAGER
+        await record.intent(archive, cx, f"{uid}/purging", "Purging", message, actor=actor)
         await depart(way, namespace, cx)
         return await _take(ArchiveStep.PURGED, archive, raw, None, cx)
     owner = Owner(archive.spec.tenant, archive.spec.tenant_uid, namespace.name)
@@ -75,6 +81,17 @@ async def _take(
     return Result(after=_seconds_until(archive, cx))
 
 
+async def _untrue(archive: TenantArchive, raw: Manifest, cx: Context) -> Result:
+    """Do nothing on the word of an archive whose tenant lives (a backup tool made it again)."""
+    if archive.deleting:
+        return await _past(archive, raw, cx)
+    raise Stalled(
+        "TenantLives",
+        f"Tenant {archive.spec.tenant} with UID {archive.spec.tenant_uid} is not deleted, so there is nothing to "
+        f"keep or to purge: delete this TenantArchive",
+    )
+
+
 async def _past(archive: TenantArchive, raw: Manifest, cx: Context) -> Result:
     """Let an archive go that holds nothing more: at once where it was deleted, else after a while as a record."""
     with translated():
@@ -82,7 +99,8 @@ async def _past(archive: TenantArchive, raw: Manifest, cx: Context) -> Result:
             kept = [item for item in archive.metadata.finalizers if item != names.FINALIZER]
             await cx.objects.patch(raw, {"finalizers": kept})
             return Result.done()
-        left = archive.spec.purge_after + cx.policy.archive_history - cx.clock.now()
+        since = max(archive.spec.purge_after, archive.metadata.creation_timestamp)
+        left = since + cx.policy.archive_history - cx.clock.now()
         if left > timedelta(0):
             return Result(after=left.total_seconds())
         await cx.objects.delete("TenantArchive", archive.metadata.name, uid=archive.metadata.uid)

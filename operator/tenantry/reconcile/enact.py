@@ -16,9 +16,8 @@ from tenantry.desired.owner import Manifest
 from tenantry.domain import names
 from tenantry.domain.errors import PartError, Retry
 from tenantry.domain.observed import ChildKey, NamespaceDetail, Observed
+from tenantry.reconcile.brake import REFILL_SECONDS
 from tenantry.reconcile.ports import Conflict, Context, Refused, Unavailable
-
-CONFLICT_DELAY_SECONDS = 0.1
 
 WITH_FIXED_PARTS = frozenset({"ConfigMap", "ControllerRevision", "ResourceQuota", "RoleBinding"})
 """Kinds that may have to be made anew: immutable data, scopes and roleRef cannot be changed in place."""
@@ -76,7 +75,7 @@ async def apply_group(
 ) -> PartError | None:
     """Bring a group of children to their desired state; return the first error.
 
-    After an error only what is there already is still kept right: nobody is let in before the limits stand.
+    After an error only what is there already is kept right: nobody is let in before the limits stand.
     """
     first: PartError | None = None
     for wave in group.waves:
@@ -85,7 +84,9 @@ async def apply_group(
         first = first or error
     wanted = {key(manifest) for manifest in group.manifests}
     surplus = [item for child, item in seen.items() if child.kind in group.prune and child not in wanted]
-    return first or await _all(_remove(item, cx) for item in surplus)
+    # Also after an error: what is surplus is mostly an allowance that has been taken back.
+    removal = await _all(_remove(item, cx) for item in surplus)
+    return first or removal
 
 
 async def _all(steps: Iterable[Coroutine[Any, Any, None]]) -> PartError | None:
@@ -103,22 +104,31 @@ async def _ensure(desired: Manifest, seen: Observed | None, cx: Context, repairs
     deleted = child in cx.seen.deleted(desired["metadata"].get("namespace", ""))
     if seen is not None and not seen.deleting and seen.fingerprint == wanted:
         return
+    repair = repair_of(child, seen, deleted, cx.clock.now())
+    mark = (desired["metadata"].get("namespace", ""), child, seen.fingerprint if seen else "")
+    if repair is not None:
+        wait = cx.brake.take(mark, cx.clock.now())
+        if wait > 0:
+            raise _differs(child, wait)
     with translated():
         if seen is not None and seen.deleting:
             await _let_go(seen, cx)
         stored = await _write(desired, wanted, cx)
     if observe(stored).fingerprint != wanted:
         raise _differs(child)
-    repair = repair_of(child, seen, deleted, cx.clock.now())
     if repair is not None:
         repairs.append(repair)
         cx.watch.repaired(child.kind)
+        if cx.brake.is_spent(mark):
+            # Put back, but it has not stayed so before: not called Ready until it does.
+            raise _differs(child, REFILL_SECONDS)
 
 
-def _differs(child: ChildKey) -> Retry:
+def _differs(child: ChildKey, delay: float | None = None) -> Retry:
     return Retry(
         "ChildDiffers",
         f"{child} does not stay as it was written: another controller or an admission webhook changes it",
+        delay,
     )
 
 
@@ -183,8 +193,8 @@ class translated:  # noqa: N801 - reads as a clause of `with`
 
     def __exit__(self, _type: Any, error: BaseException | None, _trace: Any) -> None:
         if isinstance(error, Conflict):
-            raise Retry("Conflict", f"changed by somebody else meanwhile: {error}", CONFLICT_DELAY_SECONDS)
+            raise Retry("Conflict", f"changed by somebody else meanwhile: {error}")
         if isinstance(error, Refused):
             raise Retry("Refused", f"the API server refuses: {error}") from error
         if isinstance(error, Unavailable):
-            raise Retry("ApiUnavailable", str(error), error.retry_after) from error
+            raise Retry("ApiUnavailable", str(error), error.retry_after, failed=True) from error

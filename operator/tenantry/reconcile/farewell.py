@@ -73,22 +73,27 @@ async def depart(way: Farewell, namespace: Observed, cx: Context) -> None:
 
 
 async def release(namespace: Observed, cx: Context) -> None:
-    """Take our children and marks off an adopted namespace and leave it to its owner."""
+    """Take our marks and children off an adopted namespace and leave it to its owner.
+
+    The marks first, on the condition that the namespace is the one that was seen; after a crash the children
+    still tell whose it was.
+    """
+    with translated():
+        metadata = {
+            "name": namespace.name,
+            "uid": namespace.uid,
+            "resourceVersion": namespace.resource_version,
+        }
+        stored = await cx.objects.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        present = stored["metadata"]
+        labels = {key: None for key in _ours(namespace.detail) if key in present.get("labels", {})}
+        annotations = present.get("annotations", {})
+        marks = {key: None for key in (names.TENANT_UID, names.ORIGIN) if key in annotations}
+        if labels or marks:
+            await cx.objects.patch(stored, {"labels": labels, "annotations": marks})
     for child in list(cx.seen.children(namespace.name).values()):
         with translated():
             await cx.objects.delete(child.kind, child.name, child.namespace, uid=child.uid)
-    detail = namespace.detail
-    with translated():
-        bare = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace.name}}
-        stored = await cx.objects.apply(bare)
-        labels = {key: None for key in _ours(detail) if key in stored["metadata"].get("labels", {})}
-        marks = {
-            key: None
-            for key in (names.TENANT_UID, names.ORIGIN)
-            if key in stored["metadata"].get("annotations", {})
-        }
-        if labels or marks:
-            await cx.objects.patch(stored, {"labels": labels, "annotations": marks})
 
 
 async def close(

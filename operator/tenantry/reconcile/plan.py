@@ -25,6 +25,7 @@ async def reconcile(key: Key, cx: Context) -> Result:
     count = len(cx.seen.tenants_on(plan.metadata.name))
     outcome = Outcome("Ready", "valid, in use" if count else "valid, not in use")
     rows = []
+    observed = plan.metadata.generation
     if plan.status.observed_generation != plan.metadata.generation:
         try:
             change = await record.spec_change(plan, raw, cx)
@@ -33,6 +34,7 @@ async def reconcile(key: Key, cx: Context) -> Result:
         except Unavailable as error:
             problem = f"a change could not be written to the audit log: {error}"
             outcome = Outcome.failed(Retry("LedgerUnavailable", problem))
+            observed = plan.status.observed_generation  # the next try still finds it changed
     listed = conditions.summarise(
         {},
         plan.status.conditions,
@@ -42,7 +44,7 @@ async def reconcile(key: Key, cx: Context) -> Result:
         also=(outcome,),
     )
     wanted = {
-        "observedGeneration": plan.metadata.generation,
+        "observedGeneration": observed,
         "tenants": count,
         "conditions": [item.model_dump(by_alias=True, exclude_none=True, mode="json") for item in listed],
     }

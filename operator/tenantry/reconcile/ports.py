@@ -13,6 +13,7 @@ from tenantry.desired.network import Surroundings
 from tenantry.domain.audit import AuditEntry
 from tenantry.domain.conditions import PLAN_GRACE
 from tenantry.domain.observed import ChildKey, Observed, TenantClaim
+from tenantry.reconcile.brake import Brake
 
 Manifest = dict[str, Any]
 
@@ -150,3 +151,4 @@ class Context:
     clock: Clock
     policy: Policy
     watch: Watcher
+    brake: Brake = field(default_factory=Brake)

@@ -44,7 +44,9 @@ async def spec_change(subject: Resource, raw: dict[str, Any], cx: Context) -> Au
     uid, generation = subject.metadata.uid, subject.metadata.generation
     identity = f"{uid}/{SPEC}/{generation}"
     last = await cx.audit.latest(uid, f"{uid}/{SPEC}/")
-    before = last.after if last is not None and last.identity != identity else None
+    if last is not None and last.identity == identity:
+        return last  # the process died between recording it and the status
+    before = last.after if last is not None else None
     after = raw.get("spec") or {}
     known = before or {}
     changed = sorted(name for name in known.keys() | after.keys() if known.get(name) != after.get(name))
@@ -71,7 +73,25 @@ def _revision(progress: Progress, cx: Context) -> list[AuditEntry]:
     message = f"configuration revision {number}" + (f" instead of {present}" if present else "")
     identity = f"{subject.metadata.uid}/config/{number}@{subject.metadata.generation}"
     action = "ConfigRolledBack" if back else "ConfigChanged"
-    return [entry(subject, cx, identity, action, message, before=before, after=config.active.value)]
+    return [
+        entry(
+            subject,
+            cx,
+            identity,
+            action,
+            message,
+            actor=_author(progress, cx),
+            before=before,
+            after=config.active.value,
+        )
+    ]
+
+
+def _author(progress: Progress, cx: Context) -> str | None:
+    """Return who edited the Plan where the Tenant itself has not changed; None: who edited the Tenant."""
+    plan = cx.seen.plan(progress.plan)
+    unchanged = progress.tenant.status.observed_generation == progress.tenant.metadata.generation
+    return actor_of(plan.metadata.managed_fields) if unchanged and plan is not None else None
 
 
 def _repairs(progress: Progress, cx: Context) -> list[AuditEntry]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,6 +22,8 @@ from tenantry.reconcile import record
 from tenantry.reconcile.enact import Repair
 from tenantry.reconcile.ports import Context, Unavailable
 from tenantry.reconcile.result import Result
+
+OUTRUN = timedelta(seconds=5)
 
 
 @dataclass(slots=True)
@@ -41,17 +44,26 @@ class Progress:
         """Return whether the tenant has been Ready before: it has a configuration in effect."""
         return self.tenant.status.config_revision is not None
 
-    @property
-    def outran(self) -> bool:
-        """Return whether all that went wrong is that something changed meanwhile: try again, say nothing."""
+    def outran(self, now: datetime) -> bool:
+        """Return whether all that went wrong is that something changed meanwhile: try again, say nothing.
+
+        Only soon after an edit: a conflict that lasts is reported.
+        """
         errors = [outcome.error for outcome in self.outcomes.values() if outcome.error is not None]
-        return bool(errors) and not self.repairs and all(error.reason == "Conflict" for error in errors)
+        edited = conditions.last_edit(self.tenant.metadata.managed_fields)
+        fresh = edited is not None and now - edited < OUTRUN
+        return (
+            bool(errors)
+            and fresh
+            and not self.repairs
+            and all(error.reason == "Conflict" for error in errors)
+        )
 
 
 async def tenant(progress: Progress, cx: Context) -> Result:
     """Write audit rows first, then the status that says the spec has been dealt with, then Events."""
     subject = progress.tenant
-    if progress.outran:
+    if progress.outran(cx.clock.now()):
         return Result(failed=True, outcome="conflict")
     try:
         rows = await record.of_tenant(progress, cx)
@@ -85,18 +97,26 @@ def tenant_status(progress: Progress, cx: Context) -> dict[str, Any]:
         also=progress.unrecorded,
     )
     ours = progress.ownership is not None
+    recorded = not progress.unrecorded
     phase = conditions.phase(listed, namespace_ours=ours, was_ready=progress.was_ready)
     status: dict[str, Any] = {
-        "observedGeneration": subject.metadata.generation,
+        # What is not in the audit log yet counts as not seen yet: the next try still finds it changed.
+        "observedGeneration": subject.metadata.generation if recorded else subject.status.observed_generation,
         "phase": phase,
         "plan": progress.plan,
         "conditions": [_dump(condition) for condition in listed],
+        "namespace": subject.namespace_name
+        if ours
+        else None
+        if _stalled(progress)
+        else subject.status.namespace,
+        "configRevision": revision if recorded else subject.status.config_revision,
     }
-    if ours:
-        status["namespace"] = subject.namespace_name
-    if revision is not None and ours:
-        status["configRevision"] = revision
-    return status
+    return {name: value for name, value in status.items() if value is not None}
+
+
+def _stalled(progress: Progress) -> bool:
+    return any(isinstance(outcome.error, Stalled) for outcome in progress.outcomes.values())
 
 
 def _ready_message(subject: Tenant, plan: str, revision: int | None) -> str:
@@ -176,9 +196,10 @@ async def broken(subject: Tenant, raw: Manifest, error: Exception, cx: Context) 
         ready_message="",
         also=[Outcome.failed(problem)],
     )
+    # The generation that was observed stays: what has changed since is not in the audit log yet.
     wanted = {
+        "observedGeneration": subject.status.observed_generation,
         **_degraded(raw),
-        "observedGeneration": subject.metadata.generation,
         "conditions": [_dump(condition) for condition in listed],
     }
     await write_status(raw, wanted, cx)
@@ -215,9 +236,10 @@ def _result(progress: Progress) -> Result:
 def result_of(errors: Sequence[PartError]) -> Result:
     """Return what the queue is to do after these errors: back off, look again after a delay, or nothing."""
     retries = [error for error in errors if isinstance(error, Retry)]
-    after = min((error.delay for error in retries if error.delay is not None), default=None)
-    if any(error.delay is None for error in retries):
+    delays = [error.delay for error in errors if isinstance(error, Retry | Stalled)]
+    after = min((delay for delay in delays if delay is not None), default=None)
+    if any(error.failed for error in retries):
         return Result(after=after, failed=True, outcome="retry")
     if retries:
         return Result(after=after, outcome="waiting")
-    return Result(outcome="stalled" if errors else "ok")
+    return Result(after=after, outcome="stalled" if errors else "ok")

@@ -29,13 +29,15 @@ from tenantry.domain.configuration import (
     refusal,
     resolve,
 )
-from tenantry.domain.errors import PartError
+from tenantry.domain.errors import PartError, Stalled
 from tenantry.domain.observed import ChildKey, Observed, RevisionDetail
 from tenantry.domain.ownership import Ownership, claim, tenant_uids
 from tenantry.reconcile import farewell, record, report
-from tenantry.reconcile.enact import apply_group, apply_namespace
+from tenantry.reconcile.enact import apply_group, apply_namespace, translated
 from tenantry.reconcile.ports import Conflict, Context, Refused, Unavailable
 from tenantry.reconcile.result import Key, Result
+
+TAKEN_CHECK_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ async def _provision(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
             cx.seen.archives_of(tenant.metadata.name),
             cx.clock.now(),
         )
+        if ownership.taken == "adopted":
+            await _refuse_taken_names(tenant, facts, cx)
         if ownership.taken in ("adopted", "restored"):
             await record.takeover(tenant, ownership, cx)
         namespace = await _namespace(tenant, facts, ownership, progress, cx)
@@ -113,6 +117,25 @@ def observe(tenant: Tenant, cx: Context) -> Facts:
             plan_name, field, present, generation, cx.clock.now(), cx.policy.plan_grace, edited
         )
     return Facts(cx.seen.namespace(name), cx.seen.children(name), plan_name, plan, no_plan)
+
+
+async def _refuse_taken_names(tenant: Tenant, facts: Facts, cx: Context) -> None:
+    """Raise Stalled where something of its owner in a namespace to be adopted has the name of a child of ours."""
+    owner = _owner(tenant)
+    group = children.planless_group(owner, tenant.spec, Access.OPEN, limited=False)
+    if facts.plan is not None:
+        group = children.policy_group(owner, tenant.spec, facts.plan.spec, Access.OPEN, cx.policy.around)
+    keys = [*map(children.key, group.manifests), ChildKey("ConfigMap", names.CONFIG_MAP)]
+    with translated():
+        found = [key for key in keys if await cx.objects.get(key.kind, key.name, owner.namespace)]
+    if found:
+        taken = ", ".join(str(key) for key in found)
+        raise Stalled(
+            "NameTaken",
+            f"namespace {owner.namespace} has {taken} of its own, which this tenant would overwrite: rename or "
+            f"delete it in the namespace before it is adopted",
+            TAKEN_CHECK_SECONDS,
+        )
 
 
 async def _namespace(

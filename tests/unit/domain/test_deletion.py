@@ -68,7 +68,8 @@ def test_an_archive_purges_only_what_it_keeps_and_only_when_due(
     assume(there or owner is None)
     kept = archive(uid=MINE, deleting=asked)
     returned = claim_of(tenant(uid=OTHER)) if back else None
-    step = archive_step(kept, namespace(deleting=going) if there else None, owner, returned, now)
+    seen = namespace(deleting=going, tenant_name="acme") if there else None
+    step = archive_step(kept, seen, owner, returned, now)
     due = asked or now >= kept.spec.purge_after or going
     if step is ArchiveStep.PURGE:
         assert owner == MINE, "nobody else's data"
@@ -77,11 +78,18 @@ def test_an_archive_purges_only_what_it_keeps_and_only_when_due(
         assert owner == MINE
         assert not due
     elif step is ArchiveStep.RESTORED:
-        assert back
-        assert owner == OTHER
+        assert owner == OTHER, "a later tenant of that name, though it may be gone again"
     else:
-        assert owner != MINE
-        assert not (back and owner == OTHER)
+        assert step is ArchiveStep.PURGED
+        assert owner is None
+
+
+def test_an_archive_of_a_tenant_that_lives_does_nothing() -> None:
+    alive = claim_of(tenant(uid=MINE))
+    for now in (T0, T0 + timedelta(days=4000)):
+        assert archive_step(archive(uid=MINE), namespace(), MINE, alive, now) is ArchiveStep.UNTRUE
+    going = claim_of(tenant(uid=MINE, metadata={"deletionTimestamp": rfc3339(T0)}))
+    assert archive_step(archive(uid=MINE), namespace(), MINE, going, T0) is ArchiveStep.KEEP
 
 
 def test_a_new_customer_of_the_old_name_elsewhere_does_not_end_the_retention() -> None:
