@@ -135,6 +135,33 @@ async def test_an_adopted_namespace_is_released_on_delete(api: Api, name: str) -
     await released(api, before)
 
 
+def from_(origin: str) -> Any:
+    return lambda found: found["metadata"].get("annotations", {}).get(names.ORIGIN) == origin
+
+
+async def test_an_adopted_namespace_that_its_owner_replaced_is_still_released(api: Api, name: str) -> None:
+    namespace, before = await adopted(api, name, deletionPolicy="Delete")
+    await api.patch("Tenant", name, {"spec": {"namespace": {"adoption": "Never"}}})
+    await api.until("Tenant", name, is_ready)
+    await api.replace("Namespace", {"kind": "Namespace", "metadata": {"name": namespace, **THEIRS}})
+    await api.until("Namespace", namespace, from_("adopted"))
+    await api.until("Tenant", name, is_ready)
+    await api.delete("Tenant", name)
+    await api.until("Tenant", name, gone)
+    del before["metadata"]["annotations"][names.ADOPTABLE_BY]
+    await released(api, before)
+
+
+async def test_a_namespace_that_we_made_is_known_as_ours_without_its_marks(api: Api, name: str) -> None:
+    namespace = f"tenant-{name}"
+    await api.apply(tenant(name, plan="pro", deletionPolicy="Delete"))
+    await api.until("Tenant", name, is_ready)
+    await api.replace("Namespace", {"kind": "Namespace", "metadata": {"name": namespace}})
+    await api.until("Namespace", namespace, from_("created"))
+    await api.delete("Tenant", name)
+    await api.until("Namespace", namespace, gone)
+
+
 @pytest.mark.parametrize("how", ["the archive is deleted", "retention ends"])
 async def test_an_adopted_namespace_is_released_after_retention(api: Api, name: str, how: str) -> None:
     namespace, before = await adopted(api, name)

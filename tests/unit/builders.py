@@ -74,9 +74,10 @@ def namespace(
     tenant_name: str | None = None,
     annotations: dict[str, str] | None = None,
     deleting: bool = False,
+    made_by_us: bool = False,
 ) -> Observed:
     """Return a namespace as seen; `uid` is that of the Tenant that it is marked with."""
-    detail = NamespaceDetail({}, annotations or {}, frozenset(), frozenset(), False, "")
+    detail = NamespaceDetail({}, annotations or {}, frozenset(), frozenset(), False, "", made_by_us)
     return Observed(
         kind="Namespace",
         namespace="",

@@ -15,6 +15,9 @@ from tenantry.domain.observed import NamespaceDetail, Observed, RevisionDetail
 
 CONFIG_PARTS = ("model", "retrieval", "limits")
 
+NAMESPACE_NAME = "kubernetes.io/metadata.name"
+"""Label of every namespace, set by the API server in the request that creates it, and unchangeable."""
+
 
 def observe(manifest: Mapping[str, Any]) -> Observed:
     """Return what is remembered of an object; `manifest` must carry its kind."""
@@ -71,6 +74,7 @@ def _namespace(manifest: Mapping[str, Any]) -> NamespaceDetail:
         owned_annotations=_owned(metadata, "f:annotations"),
         has_owner_references=bool(metadata.get("ownerReferences")),
         holding=_holding(manifest),
+        made_by_us=_made_by_us(metadata),
     )
 
 
@@ -81,6 +85,15 @@ def _owned(metadata: Mapping[str, Any], section: str) -> frozenset[str]:
             fields = entry.get("fieldsV1", {}).get("f:metadata", {}).get(section, {})
             return frozenset(intern(key[2:]) for key in fields if key.startswith("f:"))
     return frozenset()
+
+
+def _made_by_us(metadata: Mapping[str, Any]) -> bool:
+    """Return whether our POST made the namespace: who creates one owns the label that the API server gives it."""
+    for entry in metadata.get("managedFields", []):
+        if entry.get("manager") == names.MANAGER and entry.get("operation") == "Update":
+            labels = entry.get("fieldsV1", {}).get("f:metadata", {}).get("f:labels", {})
+            return f"f:{NAMESPACE_NAME}" in labels
+    return False
 
 
 def _holding(manifest: Mapping[str, Any]) -> str:

@@ -23,7 +23,8 @@ class NamespaceDetail:
     """What deciding about a namespace needs to know beyond its identity.
 
     `owned_labels` and `owned_annotations` are the keys that our field manager applied, by managedFields.
-    `holding` says in the API server's words what keeps a terminating namespace from going.
+    `holding` says in the API server's words what keeps a terminating namespace from going. `made_by_us`: the
+    managedFields show that it was this operator that created it; whoever adopts never gets there.
     """
 
     labels: Mapping[str, str]
@@ -32,6 +33,7 @@ class NamespaceDetail:
     owned_annotations: frozenset[str]
     has_owner_references: bool
     holding: str
+    made_by_us: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,17 +85,20 @@ def terminating(namespace: Observed) -> str:
 
 
 def origin(namespace: Observed | None, adoption: str) -> Origin:
-    """Return whether we made the namespace; where the mark is lost, the answer that deletes nothing foreign.
+    """Return whether we made the namespace; where the mark is lost, "created" only if that can be proved.
 
-    adoption: `spec.namespace.adoption` of its tenant.
+    An adopted namespace is never deleted, so in doubt it is that. adoption: `spec.namespace.adoption` of its
+    tenant, which may have been edited since.
     """
     detail = namespace.detail if namespace else None
-    mark = detail.annotations.get(names.ORIGIN) if isinstance(detail, NamespaceDetail) else None
+    if not isinstance(detail, NamespaceDetail):
+        return "adopted"
+    mark = detail.annotations.get(names.ORIGIN)
     if mark == names.ORIGIN_CREATED:
         return "created"
-    if mark == names.ORIGIN_ADOPTED or adoption == "IfMarked":
+    if mark == names.ORIGIN_ADOPTED or adoption == "IfMarked" or names.ADOPTABLE_BY in detail.annotations:
         return "adopted"
-    return "created"
+    return "created" if detail.made_by_us else "adopted"
 
 
 def _give_way_to_older(tenant: Tenant, rivals: Sequence[TenantClaim]) -> None:

@@ -134,7 +134,7 @@ def test_who_has_it_keeps_it_from_an_older_one() -> None:
     old = tenant("rival", namespace={"name": "shared"})
     there = namespace("shared", uid=young.metadata.uid, tenant_name="acme")
     claims = [claim_of(old), claim_of(young)]
-    assert decide(young, there, (), claims, []) == Ownership("created")
+    assert decide(young, there, (), claims, []) == Ownership("adopted")
     lost = decide(old, there, (), claims, [])
     assert isinstance(lost, Stalled)
     assert "belongs to Tenant acme" in lost.message
@@ -150,17 +150,32 @@ def test_an_adoptable_namespace_goes_to_the_older_of_two() -> None:
     assert isinstance(decide(old, there, (), claims, []), Stalled), "marked for the other"
 
 
+@pytest.mark.parametrize("made", [True, False])
+@pytest.mark.parametrize("adoptable", [None, "acme"])
 @pytest.mark.parametrize("mark", [None, "adopted", "created", "something else"])
 @pytest.mark.parametrize("adoption", ["Never", "IfMarked"])
-def test_only_a_namespace_that_we_made_counts_as_ours_to_delete(mark: str | None, adoption: str) -> None:
+def test_only_a_namespace_that_we_made_counts_as_ours_to_delete(
+    mark: str | None, adoption: str, adoptable: str | None, made: bool
+) -> None:
     subject = tenant(namespace={"adoption": adoption})
+    annotations = {names.ORIGIN: mark, names.ADOPTABLE_BY: adoptable}
     there = namespace(
-        uid=subject.metadata.uid, tenant_name="acme", annotations={names.ORIGIN: mark} if mark else {}
+        uid=subject.metadata.uid,
+        tenant_name="acme",
+        annotations={key: value for key, value in annotations.items() if value},
+        made_by_us=made,
     )
     decided = decide(subject, there, (), [], [])
     assert isinstance(decided, Ownership)
-    made = mark == "created" or (mark != "adopted" and adoption == "Never")
-    assert decided.origin == ("created" if made else "adopted")
+    proved = made and adoption == "Never" and adoptable is None and mark != "adopted"
+    assert decided.origin == ("created" if mark == "created" or proved else "adopted")
+
+
+def test_an_adopted_namespace_that_its_owner_replaced_is_not_taken_for_one_that_we_made() -> None:
+    """Adopted with IfMarked, edited to Never later, and then the owner's own manifest took all marks off."""
+    shelf = {ChildKey("NetworkPolicy", "x"): child("NetworkPolicy", "uid-of-acme")}
+    subject = tenant(namespace={"name": NAME, "adoption": "Never"})
+    assert decide(subject, namespace(NAME), tenant_uids(shelf), [], []) == Ownership("adopted")
 
 
 def test_a_terminating_namespace_is_waited_for_with_what_holds_it() -> None:
@@ -223,7 +238,8 @@ def test_a_stripped_namespace_is_known_by_its_policies() -> None:
         ChildKey("ConfigMap", "y"): child("ConfigMap", "uid-of-rival"),
     }
     assert owner_of(namespace(NAME), tenant_uids(shelf)) == "uid-of-acme"
-    assert decide(tenant(), namespace(NAME), tenant_uids(shelf), [], []) == Ownership("created")
+    made = namespace(NAME, made_by_us=True)
+    assert decide(tenant(), made, tenant_uids(shelf), [], []) == Ownership("created")
 
 
 def test_what_is_due_to_be_purged_is_not_restored_any_more() -> None:

@@ -126,3 +126,20 @@ def test_of_a_namespace_is_known_what_holds_it_and_what_we_applied() -> None:
     assert detail.owned_labels == {"a"}
     assert detail.owned_annotations == {"tenantry.dev/b"}
     assert detail.holding == "Some resources are remaining: pods. has 1 resource instances"
+
+
+@pytest.mark.parametrize(
+    ("manager", "operation", "labels", "made"),
+    [
+        ("tenantry", "Update", {"f:kubernetes.io/metadata.name": {}}, True),
+        ("tenantry", "Update", {"f:other": {}}, False),
+        ("tenantry", "Apply", {"f:kubernetes.io/metadata.name": {}}, False),
+        ("kubectl-create", "Update", {"f:kubernetes.io/metadata.name": {}}, False),
+    ],
+)
+def test_who_made_a_namespace(manager: str, operation: str, labels: dict[str, Any], made: bool) -> None:
+    fields = {"f:metadata": {"f:labels": labels}}
+    entry = {"manager": manager, "operation": operation, "fieldsV1": fields}
+    detail = observe({"kind": "Namespace", "metadata": {"name": "n", "managedFields": [entry]}}).detail
+    assert isinstance(detail, NamespaceDetail)
+    assert detail.made_by_us is made
