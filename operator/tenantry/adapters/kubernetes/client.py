@@ -103,16 +103,19 @@ class Client:
         query: Mapping[str, Any] | None = None,
         body: Any = None,
         content_type: str = JSON,
+        allowed: Callable[[], bool] | None = None,
     ) -> dict[str, Any]:
         """Send one request and return the JSON answer.
 
         An overloaded server is asked again a few times, by its Retry-After where it gives one: every request
-        of ours may be repeated. Raises LookupError for 404, else Conflict, Refused, Expired, Unavailable.
+        of ours may be repeated. allowed: the fence of a write, asked directly before each time that it is
+        sent; Unavailable once it says no. Raises LookupError for 404, else Conflict, Refused, Expired,
+        Unavailable.
         """
         attempt = 0
         while True:
             attempt += 1
-            status, headers, text = await self._once(method, path, query, body, content_type)
+            status, headers, text = await self._once(method, path, query, body, content_type, allowed)
             if status < 300:
                 answer: dict[str, Any] = json.loads(text) if text else {}
                 return answer
@@ -122,13 +125,23 @@ class Client:
             raise _error(status, headers, text)
 
     async def _once(
-        self, method: str, path: str, query: Mapping[str, Any] | None, body: Any, content_type: str
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None,
+        body: Any,
+        content_type: str,
+        allowed: Callable[[], bool] | None,
     ) -> tuple[int, Mapping[str, str], bytes]:
         try:
+            # First: a token may be fetched for them, and the fence must not be asked before a wait.
+            asked = await self._headers(content_type)
+            if allowed is not None and not allowed():
+                raise Unavailable("this process does not hold the Lease: it writes nothing")
             response = await self._rest.request(
                 method,
                 self._url(path, query),
-                headers=await self._headers(content_type),
+                headers=asked,
                 body=body,
                 _request_timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS),
             )

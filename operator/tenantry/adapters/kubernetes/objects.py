@@ -22,8 +22,9 @@ EVENT_NAMESPACE = "default"
 class ApiObjects:
     """The port `Objects` on a real API server.
 
-    leads: asked before every write; a process that has lost its Lease writes nothing more. wrote, gone: told
-    of each write's outcome, so that a reconcile sees its own writes before the watch brings them.
+    leads: asked before each time that a write is sent; a process that has lost its Lease writes nothing more.
+    wrote, gone: told of each write's outcome, so that a reconcile sees its own writes before the watch brings
+    them.
     """
 
     def __init__(
@@ -89,12 +90,13 @@ class ApiObjects:
 
         With a resourceVersion, an object that changed since raises Conflict.
         """
-        self._check_lead()
         conditions = {"uid": uid, **({"resourceVersion": resource_version} if resource_version else {})}
         body = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": conditions}
         body["propagationPolicy"] = "Background"
         try:
-            answer = await self._client.send("DELETE", KINDS[kind].path(name, namespace), body=body)
+            answer = await self._client.send(
+                "DELETE", KINDS[kind].path(name, namespace), body=body, allowed=self._leads
+            )
         except LookupError:
             self._gone(kind, namespace, name, uid)
             return
@@ -113,7 +115,8 @@ class ApiObjects:
             return
         try:
             path = EVENTS.path(namespace=EVENT_NAMESPACE)
-            await self._client.send("POST", path, body=_event(about, reason, message, warning))
+            body = _event(about, reason, message, warning)
+            await self._client.send("POST", path, body=body, allowed=self._leads)
         except (LookupError, Conflict, Refused, Unavailable) as error:
             logger.warning("no Event %s about %s: %s", reason, about["metadata"]["name"], error)
 
@@ -127,7 +130,6 @@ class ApiObjects:
         subresource: str = "",
         force: bool = False,
     ) -> Manifest:
-        self._check_lead()
         kind = KINDS[manifest["kind"]]
         metadata = manifest["metadata"]
         name = "" if method == "POST" else metadata["name"]
@@ -135,7 +137,7 @@ class ApiObjects:
         query = {"fieldManager": manager, **({"force": "true"} if force else {})}
         try:
             answer = await self._client.send(
-                method, path, query=query, body=manifest, content_type=content_type
+                method, path, query=query, body=manifest, content_type=content_type, allowed=self._leads
             )
         except LookupError as error:
             # The namespace, or the object itself, went away since it was read.
@@ -143,10 +145,6 @@ class ApiObjects:
         stored = _typed(answer, kind)
         self._wrote(stored)
         return stored
-
-    def _check_lead(self) -> None:
-        if not self._leads():
-            raise Unavailable("this process does not hold the Lease: it writes nothing")
 
 
 def _typed(answer: Manifest, kind: Kind) -> Manifest:

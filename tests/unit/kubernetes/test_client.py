@@ -1,0 +1,56 @@
+"""The client: the fence of writes."""
+
+from __future__ import annotations
+
+import pytest
+from aiohttp import web
+
+from tenantry.adapters.kubernetes.objects import ApiObjects
+from tenantry.reconcile.ports import Unavailable
+from tests.unit.kubernetes.fake_api import failure, served
+
+MANIFEST = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "namespace": "n"}}
+UID = {"uid": "u", "resourceVersion": "1"}
+
+
+class Server:
+    """Is overloaded, and takes the Lease away while it is."""
+
+    def __init__(self) -> None:
+        self.leads = True
+        self.requests: list[str] = []
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(request.method)
+        self.leads = False
+        return failure(429, "too many requests")
+
+
+async def do(write: str, objects: ApiObjects) -> None:
+    if write == "delete":
+        await objects.delete("ConfigMap", "x", "n", uid="u")
+    elif write == "patch":
+        await objects.patch({**MANIFEST, "metadata": {"name": "x", "namespace": "n", **UID}}, {})
+    else:
+        await getattr(objects, write)(MANIFEST)
+
+
+@pytest.mark.parametrize("write", ["apply", "create", "apply_status", "replace", "patch", "delete"])
+async def test_a_process_that_lost_its_lease_does_not_repeat_a_write(write: str) -> None:
+    server = Server()
+    async with served(server) as client:
+        objects = ApiObjects(client, lambda: server.leads, lambda _: None, lambda *_: None)
+        with pytest.raises(Unavailable, match="does not hold the Lease"):
+            await do(write, objects)
+    assert len(server.requests) == 1
+
+
+async def test_reads_need_no_lease_and_are_repeated() -> None:
+    server = Server()
+    async with served(server) as client:
+        objects = ApiObjects(client, lambda: False, lambda _: None, lambda *_: None)
+        with pytest.raises(Unavailable, match="too many"):
+            await objects.get("ConfigMap", "x", "n")
+        with pytest.raises(Unavailable, match="Lease"):
+            await objects.create(MANIFEST)
+    assert server.requests == ["GET"] * 4
