@@ -38,6 +38,20 @@ def observe(manifest: Mapping[str, Any]) -> Observed:
     )
 
 
+def is_our_revision(manifest: Mapping[str, Any]) -> bool:
+    """Return whether a ControllerRevision was written by us: by its name, and by its owner or its managers.
+
+    Not by label and annotation: a StatefulSet passes those of its pods' template on to its own revisions, and
+    one that is called tenant-config may happen to number them as we do.
+    """
+    metadata = manifest["metadata"]
+    if names.revision_number(metadata["name"]) is None:
+        return False
+    owners = metadata.get("ownerReferences", [])
+    held = any(owner.get("controller") and owner.get("kind") == "Namespace" for owner in owners)
+    return held or any(entry.get("manager") == names.MANAGER for entry in metadata.get("managedFields", []))
+
+
 def _last_writer(managed_fields: Iterable[Mapping[str, Any]]) -> str:
     entries = [entry for entry in managed_fields if entry.get("subresource") != "status"]
     if not entries:

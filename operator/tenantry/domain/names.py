@@ -58,9 +58,11 @@ def revision_name(revision: int) -> str:
 def revision_number(name: str) -> int | None:
     """Return the number in the name of a ControllerRevision of ours; None for that of anybody else.
 
-    A StatefulSet of the tenant that is called tenant-config names its own revisions tenant-config-<hash>.
+    A StatefulSet of the tenant that is called tenant-config names its own revisions tenant-config-<hash>, of
+    at most ten digits and letters. A number that comes after one of ours is one of ours too, as long as it
+    fits the int64 of the API.
     """
     number = name.removeprefix(REVISION_PREFIX)
     return (
-        int(number) if name.startswith(REVISION_PREFIX) and re.fullmatch("[1-9][0-9]{0,8}", number) else None
+        int(number) if name.startswith(REVISION_PREFIX) and re.fullmatch("[1-9][0-9]{0,17}", number) else None
     )

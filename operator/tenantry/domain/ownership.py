@@ -17,10 +17,11 @@ Origin = Literal["created", "adopted"]
 
 TERMINATING_CHECK_SECONDS = 5.0
 
-TELLING_KINDS = frozenset(
-    {"ResourceQuota", "LimitRange", "NetworkPolicy", "RoleBinding", "ControllerRevision"}
-)
-"""Children that no member may write: what they are marked with can be believed."""
+TELLING_KINDS = frozenset({"ResourceQuota", "LimitRange", "NetworkPolicy", "RoleBinding"})
+"""Children that no member may write: what they are marked with can be believed.
+
+Not ControllerRevision: a StatefulSet copies what its author chose to its revisions.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,7 +226,8 @@ def child(kind: str, uid: str) -> Observed:
 
 
 def test_what_members_may_write_does_not_say_whose_a_namespace_is() -> None:
-    forged = {ChildKey("ConfigMap", "x"): child("ConfigMap", "uid-of-acme")}
+    kinds = ("ConfigMap", "ServiceAccount", "ControllerRevision")
+    forged = {ChildKey(kind, "x"): child(kind, "uid-of-acme") for kind in kinds}
     assert tenant_uids(forged) == set()
     payments = namespace(NAME)
     assert isinstance(decide(tenant(), payments, tenant_uids(forged), [], []), Stalled)

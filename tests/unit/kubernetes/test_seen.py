@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from tenantry.adapters.kubernetes.seen import Seen
 from tenantry.api.common import rfc3339
+from tenantry.desired.configuration import controller_revision
+from tenantry.desired.owner import Owner
 from tenantry.domain import names
+from tenantry.domain.configuration import Revision
 from tenantry.domain.observed import ChildKey
 from tests.unit.builders import T0, sample
 
@@ -349,17 +352,52 @@ def test_what_somebody_else_deleted_is_remembered_until_it_is_back() -> None:
     assert key not in seen.deleted(NAMESPACE), "we took it off ourselves"
 
 
-def test_revisions_of_a_tenants_own_stateful_set_are_not_taken_for_ours() -> None:
+ACME = Owner("acme", "uid-of-acme", NAMESPACE)
+
+
+def revision(number: int, uid: str, version: int, **metadata: Any) -> dict[str, Any]:
+    """Return a ControllerRevision of ours as stored."""
+    manifest = controller_revision(ACME, "uid-of-namespace", Revision(number, f'{{"model":{number}}}'))
+    stored = {"uid": uid, "resourceVersion": str(version), **metadata}
+    return {**manifest, "metadata": {**manifest["metadata"], **stored}}
+
+
+STATEFUL_SET = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "tenant-config", "controller": True}
+
+
+@pytest.mark.parametrize("number", [6, 222222222, 2222222222])
+@pytest.mark.parametrize("owners", [[STATEFUL_SET], []], ids=["a StatefulSet's", "orphaned"])
+def test_revisions_of_a_tenants_own_stateful_set_are_not_taken_for_ours(
+    owners: list[dict[str, Any]], number: int
+) -> None:
     seen, woken = new_seen()
-    metadata = {
-        "name": "tenant-config-6d4b75cb6d",
-        "namespace": NAMESPACE,
-        "uid": "r",
-        "resourceVersion": "1",
-    }
-    seen.saw({"kind": "ControllerRevision", "metadata": metadata, "revision": 1, "data": {"spec": {}}})
+    fields = [{"manager": "kube-controller-manager", "operation": "Update"}]
+    seen.saw(revision(number, "r", 1, ownerReferences=owners, managedFields=fields))
     assert not seen.children(NAMESPACE)
     assert not woken.drain()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"ownerReferences": []}, {"ownerReferences": [STATEFUL_SET]}, {"labels": {}, "ownerReferences": []}],
+)
+@pytest.mark.parametrize("by", ["known", "manager"])
+def test_a_revision_of_ours_that_was_changed_is_still_seen(change: dict[str, Any], by: str) -> None:
+    seen, woken = new_seen()
+    if by == "known":
+        seen.saw(revision(3, "r", 1))
+        woken.drain()
+    else:
+        change = {**change, "managedFields": [{"manager": "tenantry", "operation": "Apply"}]}
+    seen.saw(revision(3, "r", 2, **change))
+    assert ChildKey("ControllerRevision", "tenant-config-3") in seen.children(NAMESPACE)
+    assert woken.drain() == [("ControllerRevision", NAMESPACE, "tenant-config-3")]
+
+
+@given(st.integers(1, 10**12))
+def test_the_number_after_one_of_ours_is_one_of_ours(number: int) -> None:
+    assert names.revision_number(names.revision_name(number)) == number
+    assert names.revision_number(names.revision_name(number + 1)) == number + 1
 
 
 def test_what_was_never_known_leaves_no_trace() -> None:

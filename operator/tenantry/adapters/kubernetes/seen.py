@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from tenantry.api.archive import TenantArchive
 from tenantry.api.plan import Plan
-from tenantry.desired.observe import observe
+from tenantry.desired.observe import is_our_revision, observe
 from tenantry.domain import names
 from tenantry.domain.observed import ChildKey, Observed, TenantClaim
 
@@ -130,9 +130,9 @@ class Seen:
         if kind in ("Tenant", "Plan", "TenantArchive"):
             self._saw_own(manifest, wake)
             return
-        new = observe(manifest)
-        if not self._belongs(new):
+        if not self._belongs(manifest):
             return
+        new = observe(manifest)
         shelf, key = self._shelf(new)
         old = shelf.get(key)
         # Versions of one kind grow through all of its objects: an older one of another UID is older too.
@@ -186,9 +186,13 @@ class Seen:
             return list(self._cluster_roles.values())
         return [seen for shelf in self._children.values() for seen in shelf.values() if seen.kind == kind]
 
-    def _belongs(self, seen: Observed) -> bool:
-        """Keep ControllerRevisions by name: they are watched without a selector, to see one that lost its label."""
-        return seen.kind != "ControllerRevision" or names.revision_number(seen.name) is not None
+    def _belongs(self, manifest: Mapping[str, Any]) -> bool:
+        """Tell our ControllerRevisions from others': without a selector, to see one of ours that lost its label."""
+        if manifest["kind"] != "ControllerRevision" or is_our_revision(manifest):
+            return True
+        metadata = manifest["metadata"]
+        known = self.children(metadata["namespace"]).get(ChildKey(manifest["kind"], metadata["name"]))
+        return known is not None and known.uid == metadata["uid"]
 
     def _shelf(self, seen: Observed) -> tuple[dict[Any, Observed], Any]:
         key: Any = seen.name if seen.kind == "Namespace" else seen.key
