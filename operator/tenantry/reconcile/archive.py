@@ -52,14 +52,14 @@ async def _take(
     if step is ArchiveStep.UNTRUE:
         return await _untrue(archive, raw, cx)
     if step is ArchiveStep.RESTORED:
-        await _status(archive, raw, "Restored", Outcome("Restored", "a Tenant has taken the data over"), cx)
-        return await _past(archive, raw, cx)
+        outcome = Outcome("Restored", "a Tenant has taken the data over")
+        return await _past(archive, await _status(archive, raw, "Restored", outcome, cx), cx)
     if step is ArchiveStep.PURGED:
         await record.intent(
             archive, cx, f"{uid}/purged", "Purged", "nothing of the tenant is left", actor=names.MANAGER
         )
-        await _status(archive, raw, "Purged", Outcome("Purged", "nothing of the tenant is left"), cx)
-        return await _past(archive, raw, cx)
+        outcome = Outcome("Purged", "nothing of the tenant is left")
+        return await _past(archive, await _status(archive, raw, "Purged", outcome, cx), cx)
     assert namespace is not None  # noqa: S101 - archive_step keeps or purges only what is there
     if step is ArchiveStep.PURGE:
         way = leave(origin(namespace, _adoption(archive)))
@@ -115,7 +115,10 @@ def _seconds_until(archive: TenantArchive, cx: Context) -> float:
     return max(0.0, (archive.spec.purge_after - cx.clock.now()).total_seconds())
 
 
-async def _status(archive: TenantArchive, raw: Manifest, phase: str, outcome: Outcome, cx: Context) -> None:
+async def _status(
+    archive: TenantArchive, raw: Manifest, phase: str, outcome: Outcome, cx: Context
+) -> Manifest:
+    """Say how it stands; return the archive as it is then, for a write that follows."""
     listed = conditions.summarise(
         {"NamespaceReady": outcome},
         archive.status.conditions,
@@ -132,7 +135,7 @@ async def _status(archive: TenantArchive, raw: Manifest, phase: str, outcome: Ou
             if item.type != "NamespaceReady"
         ],
     }
-    with translated():
-        await report.write_status(raw, wanted, cx)
+    stored = await report.write_status(raw, wanted, cx) or raw
     if archive.status.phase != phase:
         await cx.objects.emit(raw, phase, outcome.message)
+    return stored

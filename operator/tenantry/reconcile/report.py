@@ -128,19 +128,18 @@ def _dump(condition: Condition) -> dict[str, Any]:
     return condition.model_dump(by_alias=True, exclude_none=True, mode="json")
 
 
-async def write_status(raw: Manifest, wanted: dict[str, Any], cx: Context) -> bool:
-    """Bring the status of the very object that was read to what is wanted; return whether that took a write.
+async def write_status(raw: Manifest, wanted: dict[str, Any], cx: Context) -> Manifest | None:
+    """Bring the status of the very object that was read to what is wanted; return it as stored by that write.
 
-    Another object by the same name is a conflict. What other field managers own in the status is theirs: it
-    stays, and gives no cause for a write.
+    None: it took none. Another object by the same name is a conflict. What other field managers own in the
+    status is theirs: it stays, and gives no cause for a write.
     """
     if not _status_differs(raw, wanted):
-        return False
+        return None
     metadata = {"name": raw["metadata"]["name"], "uid": raw["metadata"]["uid"]}
-    await cx.objects.apply_status(
+    return await cx.objects.apply_status(
         {"apiVersion": raw["apiVersion"], "kind": raw["kind"], "metadata": metadata, "status": wanted}
     )
-    return True
 
 
 def _status_differs(raw: Manifest, wanted: dict[str, Any]) -> bool:
