@@ -23,7 +23,14 @@ from tenantry.domain.conditions import Outcome
 from tenantry.domain.deletion import Farewell, farewell, purge_after
 from tenantry.domain.errors import PartError, Retry
 from tenantry.domain.observed import ChildKey, NamespaceDetail, Observed
-from tenantry.domain.ownership import TERMINATING_CHECK_SECONDS, origin, owner_of, tenant_uids, terminating
+from tenantry.domain.ownership import (
+    TELLING_KINDS,
+    TERMINATING_CHECK_SECONDS,
+    origin,
+    owner_of,
+    tenant_uids,
+    terminating,
+)
 from tenantry.reconcile import record, report
 from tenantry.reconcile.enact import Repair, apply_group, apply_namespace, translated
 from tenantry.reconcile.ports import Context
@@ -76,7 +83,7 @@ async def release(namespace: Observed, cx: Context) -> None:
     """Take our marks and children off an adopted namespace and leave it to its owner.
 
     The marks first, on the condition that the namespace is the one that was seen; after a crash the children
-    still tell whose it was.
+    still tell whose it was, so those that can be believed go last.
     """
     with translated():
         metadata = {
@@ -91,7 +98,9 @@ async def release(namespace: Observed, cx: Context) -> None:
         marks = {key: None for key in (names.TENANT_UID, names.ORIGIN) if key in annotations}
         if labels or marks:
             await cx.objects.patch(stored, {"labels": labels, "annotations": marks})
-    for child in list(cx.seen.children(namespace.name).values()):
+    for child in sorted(
+        cx.seen.children(namespace.name).values(), key=lambda item: item.kind in TELLING_KINDS
+    ):
         with translated():
             await cx.objects.delete(child.kind, child.name, child.namespace, uid=child.uid)
 
