@@ -189,7 +189,6 @@ async def _configuration(
     ]
     in_effect = tenant.status.config_revision
     decided = configure(wanted, tenant.spec.config_revision, kept, in_effect, _read_revision(facts), dropped)
-    progress.config = decided
     if facts.plan is None or decided.active is None:
         # The last good configuration stays as it is; it names the plan that it came from.
         problem = facts.no_plan or decided.problem
@@ -200,6 +199,9 @@ async def _configuration(
         _owner(tenant), tenant.spec, facts.plan_name, str(facts.plan.spec.priority), decided, namespace.uid
     )
     error = await apply_group(group, facts.children, cx, progress.repairs)
+    if error is None:
+        # What could not be written is not in effect, and not on record as if it were.
+        progress.config = decided
     progress.outcomes["ConfigReady"] = _config_outcome(decided, error)
 
 
