@@ -50,7 +50,8 @@ async def apply_namespace(
     """Bring the namespace to its desired labels and annotations; return it as it is then."""
     if seen is not None and namespaces.matches(desired, seen):
         return seen
-    if seen is not None and namespaces.tampered(desired, seen):
+    # Written last by us, it is our own work half done: the process died between creating it and the rest.
+    if seen is not None and seen.writer not in names.MANAGERS and namespaces.tampered(desired, seen):
         repairs.append(Repair(key(desired), f"changed by {seen.writer}", seen.resource_version))
     with translated():
         if seen is None:
