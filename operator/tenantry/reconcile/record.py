@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tenantry.api.common import Resource
 from tenantry.api.tenant import Tenant
 from tenantry.domain.audit import AuditEntry, actor_of
+from tenantry.domain.conditions import last_edit
 from tenantry.domain.errors import Retry
 from tenantry.domain.ownership import Ownership
 from tenantry.reconcile.ports import Context, Unavailable
@@ -89,9 +90,13 @@ def _revision(progress: Progress, cx: Context) -> list[AuditEntry]:
 
 def _author(progress: Progress, cx: Context) -> str | None:
     """Return who edited the Plan where the Tenant itself has not changed; None: who edited the Tenant."""
-    plan = cx.seen.plan(progress.plan)
-    unchanged = progress.tenant.status.observed_generation == progress.tenant.metadata.generation
-    return actor_of(plan.metadata.managed_fields) if unchanged and plan is not None else None
+    subject, plan = progress.tenant, cx.seen.plan(progress.plan)
+    if plan is None or subject.status.observed_generation != subject.metadata.generation:
+        return None
+    edited, planned = last_edit(subject.metadata.managed_fields), last_edit(plan.metadata.managed_fields)
+    if edited is not None and planned is not None and edited > planned:
+        return None  # an edit of the Tenant that could not be put into effect at once
+    return actor_of(plan.metadata.managed_fields)
 
 
 def _repairs(progress: Progress, cx: Context) -> list[AuditEntry]:
