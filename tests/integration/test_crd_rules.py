@@ -243,6 +243,12 @@ CASES = {
     "quota-word": Case(plan(), put(QUOTA, {"pods": "many"}), "must be a quantity of at least 0"),
     "quota-minus": Case(plan(), put(QUOTA, {"pods": "-1"}), "must be a quantity of at least 0"),
     "quota-number": Case(plan(), put(QUOTA, {"pods": 1}), "spec.resources.quota.pods: expected string"),
+    "quota-of-ours": Case(plan(), put(QUOTA, {"configmaps": "9"}), "must not count configmaps"),
+    "quota-count-of-ours": Case(
+        plan(),
+        put(QUOTA, {"count/rolebindings.rbac.authorization.k8s.io": "9"}),
+        "must not count configmaps, serviceaccounts or other kinds that the operator writes",
+    ),
     "quota-key": Case(plan(), put(QUOTA, {"cpu": "1"}), "quota must have keys that a ResourceQuota knows"),
     "quota-memory": Case(
         plan(),

@@ -13,10 +13,17 @@ _COUNTED = (
     *("requests.cpu", "requests.memory", "requests.storage", "requests.ephemeral-storage"),
     *("limits.cpu", "limits.memory", "limits.ephemeral-storage"),
     *("pods", "services", "services.loadbalancers", "services.nodeports", "persistentvolumeclaims"),
-    *("configmaps", "secrets", "replicationcontrollers"),
+    *("configmaps", "secrets", "serviceaccounts", "resourcequotas", "replicationcontrollers"),
 )
 """Keys of a ResourceQuota without a domain. Not `cpu` and `memory`, second names of `requests.cpu` and
 `requests.memory`: a plan should say each thing once."""
+
+_OURS = (
+    r"^(configmaps|resourcequotas|serviceaccounts|count/(configmaps|limitranges|resourcequotas|serviceaccounts"
+    r"|controllerrevisions\\.apps|networkpolicies\\.networking\\.k8s\\.io"
+    r"|rolebindings\\.rbac\\.authorization\\.k8s\\.io))$"
+)
+"""Keys that count kinds which the operator writes."""
 
 _QUOTA_KEYS = (
     r"^(count/[a-z0-9.-]+|requests\\.[a-z0-9.-]+/[A-Za-z0-9._-]+"
@@ -53,6 +60,12 @@ Quota = Annotated[
         minProperties=1,
         maxProperties=32,
         rules=[
+            Rule(
+                f"!self.exists(k, k.matches('{_OURS}'))",
+                "quota must not count configmaps, serviceaccounts or other kinds that the operator writes into "
+                "the namespace: once used up, it could not put back what is deleted",
+                reason="FieldValueForbidden",
+            ),
             Rule(
                 f"self.all(k, k in {list(_COUNTED)} || k.matches('{_QUOTA_KEYS}'))",
                 "quota must have keys that a ResourceQuota knows, such as pods, requests.cpu (not cpu), "

@@ -1,6 +1,8 @@
 """Who may do what: the four ClusterRoles, the RoleBindings of a tenant's members, and its ServiceAccount.
 
-The built-in `admin` and `edit` would let members write NetworkPolicies and role bindings and mint tokens.
+The built-in `admin` and `edit` would let members write NetworkPolicies and role bindings and mint tokens. What
+RBAC alone cannot refuse, admission policies must: Secrets of type service-account-token, pods that run as another
+ServiceAccount, Services with externalIPs.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ LOOK_ONLY = [
     _rule(
         [""], ["endpoints", "events", "limitranges", "pods/log", "resourcequotas", "serviceaccounts"], LOOK
     ),
+    _rule([""], ["namespaces"], ["get"]),
     _rule([""], ["pods/status", "services/status", "replicationcontrollers"], LOOK),
     _rule(["apps"], ["controllerrevisions", "deployments/status", "statefulsets/status"], LOOK),
     _rule(["discovery.k8s.io"], ["endpointslices"], LOOK),
