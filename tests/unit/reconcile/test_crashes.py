@@ -1,0 +1,180 @@
+"""The operator dies, or a write fails, at any write of any flow: the end is the same as if nothing had been.
+
+A process that dies before its k-th write and one that dies after the write before that leave the same behind, and
+what it knew is gone either way: so k runs through all writes, and one more is a process that dies at rest.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tenantry.domain import names
+from tenantry.reconcile.ports import Conflict, Unavailable
+from tests.unit.reconcile.apiserver import ApiServer, Ref
+from tests.unit.reconcile.flows import FLOWS, Flow
+from tests.unit.reconcile.world import Crash, Fault, World, Write
+
+REDONE = 4
+"""Writes that may come on top because of one fault: again itself and an audit row, and two that say how it stands."""
+
+
+@dataclass
+class At(Fault):
+    """Something goes wrong at the k-th write, or never; after each one the cluster is in order."""
+
+    api: ApiServer
+    k: int = 0
+    before_it: Callable[[], BaseException] | None = None
+    after_it: Callable[[], BaseException] | None = None
+    count: int = 0
+    unsafe: list[str] = field(default_factory=list)
+
+    def before(self, write: Write) -> None:
+        self.count += 1
+        if self.count == self.k and self.before_it is not None:
+            raise self.before_it()
+
+    def after(self, write: Write) -> None:
+        self.unsafe.extend(f"after {write}: {problem}" for problem in disorder(self.api))
+        if self.count == self.k and self.after_it is not None:
+            raise self.after_it()
+
+
+def disorder(api: ApiServer) -> list[str]:
+    """Return what must not be, at no moment."""
+    problems = []
+    now = {ref: stored.manifest for ref, stored in api.objects.items()}
+    held = {item["metadata"]["uid"] for ref, item in now.items() if ref.kind == "Tenant"}
+    held |= {item["spec"]["tenantUID"] for ref, item in now.items() if ref.kind == "TenantArchive"}
+    bound = {ref.namespace for ref, item in now.items() if ref.kind == "RoleBinding" and item.get("subjects")}
+    for ref, item in now.items():
+        uid = item["metadata"].get("annotations", {}).get(names.TENANT_UID)
+        if ref.kind != "Namespace" or not uid or "deletionTimestamp" in item["metadata"]:
+            continue
+        if uid not in held:
+            problems.append(f"namespace {ref.name} is nobody's")
+        limits = {
+            Ref("ResourceQuota", ref.name, names.QUOTA),
+            Ref("NetworkPolicy", ref.name, names.DEFAULT_DENY),
+        }
+        if ref.name in bound and not limits <= now.keys():
+            problems.append(f"somebody is let into namespace {ref.name} before its limits stand")
+    return problems
+
+
+def picture(world: World) -> dict[str, Any]:
+    """Return all that is there in the end, but for times and versions. The uids tell what was made anew."""
+    seen: dict[str, Any] = {}
+    for manifest in world.api.list():
+        metadata = {key: value for key, value in manifest["metadata"].items() if key not in VARYING}
+        owners = {
+            (entry["manager"], entry["operation"], entry.get("subresource")): entry["fieldsV1"]
+            for entry in manifest["metadata"]["managedFields"]
+        }
+        manifest = {**manifest, "metadata": metadata, "owners": owners}
+        for condition in (manifest.get("status") or {}).get("conditions", []):
+            del condition["lastTransitionTime"]
+        if "conditions" in (manifest.get("status") or {}):
+            manifest["status"]["conditions"].sort(key=lambda item: item["type"])
+        seen[f"{manifest['kind']} {metadata.get('namespace', '')}/{metadata['name']}"] = manifest
+    rows = Counter(row.identity for row in world.audit.rows)
+    assert max(rows.values(), default=1) == 1
+    for row in world.audit.rows:
+        seen[f"row {row.identity}"] = (row.action, row.actor, row.name, row.before, row.after, row.message)
+    return seen
+
+
+VARYING = ("resourceVersion", "creationTimestamp", "managedFields")
+
+
+class Stage:
+    """Where a flow begins, to begin there again and again."""
+
+    def __init__(self, flow: Flow, world: World) -> None:
+        self.flow = flow
+        self.world = world
+        self._api = world.api.snapshot()
+        self._rows = list(world.audit.rows)
+        self._time = world.clock.time
+
+    async def run(self, **fault: Any) -> tuple[dict[str, Any], At, list[Write]]:
+        """Run the flow from its beginning; return the end, the fault, and all writes of all processes."""
+        world = self.world
+        world.api.restore(self._api)
+        world.audit.rows[:] = self._rows
+        world.clock.time = self._time
+        at = At(world.api, **fault)
+        first = world.restart()
+        await world.settle()
+        assert not first.writes
+        first.fault = at
+        world.clock.turn(minutes=1)
+        self.flow.act(world)
+        writes = first.writes
+        events = first.events
+        try:
+            await world.settle()
+        except Crash:
+            second = world.restart()
+            await world.settle()
+            writes, events = writes + second.writes, events + second.events
+        done = len(world.process.writes)
+        world.relist()
+        await world.settle()
+        assert world.process.writes[done:] == [], "it does not come to rest"
+        return {**picture(world), "events": set(filter(_tells_of_a_row, events))}, at, writes
+
+
+ROWS = frozenset(
+    {
+        *(
+            "Created",
+            "PlanChanged",
+            "SpecChanged",
+            "Suspended",
+            "Resumed",
+            "ConfigChanged",
+            "ConfigRolledBack",
+        ),
+        *("Adopted", "Restored", "Archived", "Deleted", "Purged", "Repaired"),
+    }
+)
+"""Reasons of Events that tell of an audit row."""
+
+
+def _tells_of_a_row(event: tuple[str, str, str, str]) -> bool:
+    _, _, reason, message = event
+    return reason in ROWS and not message.startswith("suspended on purpose")  # that is the condition Ready
+
+
+FAULTS: dict[str, dict[str, Callable[[], BaseException]]] = {
+    "dies": {"before_it": Crash},
+    "not reached": {"before_it": lambda: Unavailable("connection refused")},
+    "answer lost": {"after_it": lambda: Unavailable("connection reset")},
+    "conflict": {"before_it": lambda: Conflict("the object has been modified")},
+}
+
+
+@pytest.mark.parametrize("flow", FLOWS, ids=str)
+async def test_every_flow_ends_the_same_after_a_fault_at_any_write(flow: Flow) -> None:
+    stage = Stage(flow, await flow.begin())
+    undisturbed, calm, writes = await stage.run()
+    assert calm.unsafe == []
+    assert len(writes) > 2
+    for k in range(1, calm.count + 1):
+        for name, fault in FAULTS.items():
+            if name == "conflict" and writes[k - 1].verb == "record":
+                continue
+            where = f"{name} at write {k} of {calm.count}, {writes[k - 1]}"
+            end, at, all_writes = await stage.run(k=k, **fault)
+            assert at.count >= k
+            assert at.unsafe == [], where
+            told, might = end.pop("events"), undisturbed["events"]
+            assert told <= might, f"{where}: Events that tell something else"
+            assert end == {key: undisturbed[key] for key in undisturbed if key != "events"}, where
+            assert len(all_writes) <= len(writes) + REDONE, f"{where}: {all_writes}"
