@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import platform
 import statistics
 import tempfile
@@ -41,7 +42,7 @@ Seconds = list[float]
 def percentile(values: Seconds, share: float) -> float:
     """Return the smallest value that so large a share of the values does not exceed."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered) + 0.5) - 1))]
+    return ordered[math.ceil(share * len(ordered)) - 1]
 
 
 async def measure(cluster: Cluster, operator: OperatorProcess, scale: float) -> None:
