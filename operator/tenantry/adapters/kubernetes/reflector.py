@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from tenantry.adapters.kubernetes.client import Client, Expired
@@ -27,38 +27,68 @@ IDLE_SECONDS = 75.0
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 15.0
+SHORTEST_WATCH_SECONDS = 1.0
+"""A watch that ends by itself sooner than this is begun again only after a pause."""
 
 
 class Reflector:
     """Keeps one kind of child in `Seen` up to date. `synced` is set after the first whole list."""
 
-    def __init__(self, client: Client, kind: Kind, seen: Seen) -> None:
+    def __init__(
+        self,
+        client: Client,
+        kind: Kind,
+        seen: Seen,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._client = client
         self._kind = kind
         self._seen = seen
+        self._sleep = sleep
+        self._version = ""
+        self._heard = False
         self.synced = asyncio.Event()
+        self.problem = ""
+        """What kept the last list or watch from working, one sentence; empty where they work."""
 
     async def run(self) -> None:
-        """List, watch, and begin again whenever the watch ends; returns only when cancelled."""
+        """List, watch, and begin again whenever the watch ends; returns only when cancelled.
+
+        The pauses between grow until a watch has brought something: an API server, or a proxy before it, that
+        ends every watch at once is not asked all the time.
+        """
         pause = FIRST_PAUSE_SECONDS
-        version = ""
+        loop = asyncio.get_running_loop()
         while True:
+            self._heard = False
             try:
-                version = version or await self.relist()
+                self._version = self._version or await self.relist()
+                began = loop.time()
+                await self._watch()
+                lasted = loop.time() - began >= SHORTEST_WATCH_SECONDS
+            except Exception as error:  # noqa: BLE001 - whatever one kind does, the others go on
+                self._failed(error)
+                lasted = False
+            if self._heard:
                 pause = FIRST_PAUSE_SECONDS
-                version = await self._watch(version)
-                continue
-            except Expired:
-                version = ""
-            except (Unavailable, Refused, Conflict, LookupError) as error:
-                logger.warning("watch of %s: %s", self._kind.plural, error)
-            except (KeyError, ValueError) as error:
-                logger.error(
-                    "watch of %s: an event that makes no sense (%r); listing anew", self._kind.plural, error
-                )
-                version = ""
-            await asyncio.sleep(pause * random.uniform(0.8, 1.2))
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+            if not lasted:
+                await self._sleep(pause * random.uniform(0.8, 1.2))
+                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    def _failed(self, error: Exception) -> None:
+        if isinstance(error, Expired):
+            self._version = ""
+            return
+        self.problem = str(error) or type(error).__name__
+        if isinstance(error, (Unavailable, Refused, Conflict, LookupError)) and not isinstance(
+            error, KeyError
+        ):
+            logger.warning("watch of %s: %s", self._kind.plural, error)
+            return
+        logger.error(
+            "watch of %s: an answer that makes no sense (%r); listing anew", self._kind.plural, error
+        )
+        self._version = ""
 
     async def relist(self) -> str:
         """List all objects, take them in, forget what is not there any more; return the list's version."""
@@ -69,18 +99,19 @@ class Reflector:
             version = listed_at
             for item in page:
                 present.add(item["metadata"]["uid"])
-                self._seen.saw(item)
+                take_in(self._seen, item)
         for uid, known in before.items():
             if uid not in present:
                 # One that was written after the list was made is not gone.
                 self._seen.gone(known.kind, known.namespace, known.name, uid, int(version))
+        self.problem = ""
         self.synced.set()
         return version
 
-    async def _watch(self, version: str) -> str:
+    async def _watch(self) -> None:
         query: dict[str, Any] = {
             "watch": "true",
-            "resourceVersion": version,
+            "resourceVersion": self._version,
             "allowWatchBookmarks": "true",
             "timeoutSeconds": random.randint(SERVER_TIMEOUT_SECONDS, SERVER_TIMEOUT_SECONDS + 60),
         }
@@ -88,26 +119,34 @@ class Reflector:
             query["labelSelector"] = self._kind.selector
         async with self._client.stream(self._kind.path(), query, IDLE_SECONDS) as events:
             async for event in events:
-                version = self._take(event, version)
-        return version
+                self._take(event)
 
-    def _take(self, event: dict[str, Any], version: str) -> str:
+    def _take(self, event: dict[str, Any]) -> None:
         what, item = event["type"], event["object"]
         if what == "ERROR":
             if item.get("code") == 410:
                 raise Expired(str(item.get("message")))
             raise Unavailable(str(item.get("message")))
         metadata = item["metadata"]
-        version = str(metadata["resourceVersion"])
-        if what == "BOOKMARK":
-            return version
+        version = int(metadata["resourceVersion"])
         item["kind"] = self._kind.kind
         if what == "DELETED":
             namespace, uid = metadata.get("namespace", ""), metadata["uid"]
-            self._seen.gone(self._kind.kind, namespace, metadata["name"], uid, int(version))
-        else:
-            self._seen.saw(item)
-        return version
+            self._seen.gone(self._kind.kind, namespace, metadata["name"], uid, version)
+        elif what != "BOOKMARK":
+            take_in(self._seen, item)
+        self._version, self._heard, self.problem = str(version), True, ""
+
+
+def take_in(seen: Seen, item: dict[str, Any]) -> None:
+    """Show an object to `seen`; one that it cannot read is left out, with a line in the log."""
+    try:
+        seen.saw(item)
+    except Exception as error:  # one bad object must not hide the others of its kind
+        metadata = item.get("metadata", {})
+        where = "/".join(part for part in (metadata.get("namespace"), metadata.get("name")) if part)
+        logger.error("%s %s is left out: %s: %s", item.get("kind"), where, type(error).__name__, error)
+        logger.debug("Traceback of what is left out", exc_info=True)
 
 
 async def pages(client: Client, kind: Kind) -> AsyncIterator[tuple[list[dict[str, Any]], str]]:
@@ -135,6 +174,6 @@ async def list_own(client: Client, kind: Kind, seen: Seen) -> int:
         listed = int(version)
         for item in page:
             present[item["metadata"]["name"]] = item["metadata"]["uid"]
-            seen.saw(item)
+            take_in(seen, item)
     seen.forget_missing(kind.kind, present, listed)
     return len(present)
