@@ -77,7 +77,7 @@ class Objects(Protocol):
         """
 
     async def emit(self, about: Manifest, reason: str, message: str, *, warning: bool = False) -> None:
-        """Send an Event about an object. Never raises: an Event is a courtesy."""
+        """Send an Event about an object. Never raises or waits: an Event is a courtesy."""
 
 
 class Observations(Protocol):

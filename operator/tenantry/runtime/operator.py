@@ -38,6 +38,8 @@ from tenantry.settings import Settings
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 5.0
+EVENT_SECONDS = 1.0
+"""How long a process that stops gives the Events that are on their way."""
 LIST_PAUSE_SECONDS = 1.0
 
 RECONCILERS = {
@@ -126,7 +128,8 @@ class Operator:
         self._seen = seen = Seen(
             self._settings.default_plan, lambda kind, where, name: wake(seen, queue, kind, where, name)
         )
-        cx = self._context(seen)
+        objects = self._objects(seen)
+        cx = self._context(objects, seen)
         reflectors = [Reflector(self._client, kind, seen) for kind in CHILD_KINDS]
         stop = asyncio.Event()
         parts: dict[str, Coroutine[Any, Any, None]] = {
@@ -144,19 +147,22 @@ class Operator:
         finally:
             stop.set()
             await queue.drain(DRAIN_SECONDS)
+            await objects.drain(EVENT_SECONDS)
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
             self._tasks = {}
 
-    def _context(self, seen: Seen) -> Context:
-        settings = self._settings
-        objects = ApiObjects(
+    def _objects(self, seen: Seen) -> ApiObjects:
+        return ApiObjects(
             self._client,
             self._leadership.held,
             seen.wrote,
             lambda kind, namespace, name, uid: seen.gone(kind, namespace, name, uid, by_us=True),
         )
+
+    def _context(self, objects: ApiObjects, seen: Seen) -> Context:
+        settings = self._settings
         around = Surroundings(
             dns_namespace=settings.dns_namespace,
             scraper_namespaces=settings.scraper_namespaces,

@@ -36,7 +36,9 @@ ATTEMPTS = 4
 """How often one request is sent while the API server says that it is overloaded, before the queue backs off."""
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 8.0
-REQUEST_TIMEOUT_SECONDS = 30.0
+READ_TIMEOUT_SECONDS = 30.0
+WRITE_TIMEOUT_SECONDS = 10.0
+"""A write is small; one that hangs for longer would hold a worker, and be sent under a Lease that has run out."""
 
 
 class ConnectionFailed(Exception):  # noqa: N818
@@ -104,13 +106,14 @@ class Client:
         body: Any = None,
         content_type: str = JSON,
         allowed: Callable[[], bool] | None = None,
+        attempts: int = ATTEMPTS,
     ) -> dict[str, Any]:
         """Send one request and return the JSON answer.
 
-        An overloaded server is asked again a few times, by its Retry-After where it gives one: every request
-        of ours may be repeated. allowed: the fence of a write, asked directly before each time that it is
-        sent; Unavailable once it says no. Raises LookupError for 404, else Conflict, Refused, Expired,
-        Unavailable.
+        An overloaded server is asked again, `attempts` times in all, by its Retry-After where it gives one:
+        every request of ours may be repeated. allowed: the fence of a write, asked directly before each time
+        that it is sent; Unavailable once it says no. Raises LookupError for 404, else Conflict, Refused,
+        Expired, Unavailable.
         """
         attempt = 0
         while True:
@@ -119,7 +122,7 @@ class Client:
             if status < 300:
                 answer: dict[str, Any] = json.loads(text) if text else {}
                 return answer
-            if _is_overload(status, text) and attempt < ATTEMPTS:
+            if _is_overload(status, text) and attempt < attempts:
                 await asyncio.sleep(_pause(headers, attempt))
                 continue
             raise _error(status, headers, text)
@@ -133,6 +136,7 @@ class Client:
         content_type: str,
         allowed: Callable[[], bool] | None,
     ) -> tuple[int, Mapping[str, str], bytes]:
+        seconds = READ_TIMEOUT_SECONDS if method == "GET" else WRITE_TIMEOUT_SECONDS
         try:
             # First: a token may be fetched for them, and the fence must not be asked before a wait.
             asked = await self._headers(content_type)
@@ -143,7 +147,7 @@ class Client:
                 self._url(path, query),
                 headers=asked,
                 body=body,
-                _request_timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS),
+                _request_timeout=aiohttp.ClientTimeout(total=seconds),
             )
             raw = response.response
             text = await raw.read()

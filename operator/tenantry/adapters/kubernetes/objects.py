@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
@@ -11,12 +12,15 @@ from typing import Any
 from tenantry.adapters.kubernetes.client import APPLY, JSON, MERGE, Client
 from tenantry.adapters.kubernetes.kinds import EVENTS, KINDS, Kind
 from tenantry.domain import names
-from tenantry.reconcile.ports import Conflict, Manifest, Refused, Unavailable
+from tenantry.reconcile.ports import Conflict, Manifest
 
 logger = logging.getLogger(__name__)
 
 EVENT_NAMESPACE = "default"
 """Where Events about cluster-scoped objects live."""
+
+MOST_EVENTS = 200
+"""Events on their way at once; more are dropped: reconciles do not wait for them, so they could pile up."""
 
 
 class ApiObjects:
@@ -38,6 +42,7 @@ class ApiObjects:
         self._leads = leads
         self._wrote = wrote
         self._gone = gone
+        self._events: set[asyncio.Task[None]] = set()
 
     async def get(self, kind: str, name: str, namespace: str = "") -> Manifest | None:
         """Read one object as it is now; None where there is none."""
@@ -110,15 +115,32 @@ class ApiObjects:
             self._gone(kind, namespace, name, uid)
 
     async def emit(self, about: Manifest, reason: str, message: str, *, warning: bool = False) -> None:
-        """Send an Event about an object. Never raises: an Event is a courtesy."""
+        """Send an Event about an object, beside the reconcile. Never raises or waits: an Event is a courtesy."""
         if not self._leads():
             return
+        if len(self._events) >= MOST_EVENTS:
+            logger.warning("no Event %s about %s: too many wait already", reason, about["metadata"]["name"])
+            return
+        task = asyncio.create_task(self._send_event(_event(about, reason, message, warning)))
+        self._events.add(task)
+        task.add_done_callback(self._events.discard)
+
+    async def drain(self, seconds: float) -> None:
+        """Give the Events that are on their way so long, and no longer."""
+        waiting = list(self._events)
+        if waiting:
+            await asyncio.wait(waiting, timeout=seconds)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def _send_event(self, event: Manifest) -> None:
+        path = EVENTS.path(namespace=EVENT_NAMESPACE)
         try:
-            path = EVENTS.path(namespace=EVENT_NAMESPACE)
-            body = _event(about, reason, message, warning)
-            await self._client.send("POST", path, body=body, allowed=self._leads)
-        except (LookupError, Conflict, Refused, Unavailable) as error:
-            logger.warning("no Event %s about %s: %s", reason, about["metadata"]["name"], error)
+            await self._client.send("POST", path, body=event, allowed=self._leads, attempts=1)
+        except Exception as error:  # noqa: BLE001 - nobody waits for it
+            reason, name = event["reason"], event["involvedObject"]["name"]
+            logger.warning("no Event %s about %s: %s", reason, name, error)
 
     async def _write(
         self,
