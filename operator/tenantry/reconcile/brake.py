@@ -24,7 +24,8 @@ class Brake:
     def take(self, mark: Hashable, now: datetime) -> float:
         """Return 0 where this change may be put back now, else the seconds until it may."""
         left, since = self._buckets.pop(mark, (float(FREE), now))
-        left = min(float(FREE), left + (now - since).total_seconds() / REFILL_SECONDS)
+        passed = max(0.0, (now - since).total_seconds())  # a clock that is set back takes nothing away
+        left = min(float(FREE), left + passed / REFILL_SECONDS)
         wait = 0.0 if left >= 1 else (1 - left) * REFILL_SECONDS
         self._buckets[mark] = (left - 1 if wait == 0.0 else left, now)
         if len(self._buckets) > REMEMBERED:
