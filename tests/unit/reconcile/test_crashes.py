@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from tenantry.domain import names
 from tenantry.reconcile.ports import Conflict, Unavailable
+from tenantry.reconcile.result import Key
 from tests.unit.reconcile.apiserver import ApiServer, Ref
 from tests.unit.reconcile.flows import FLOWS, Flow
 from tests.unit.reconcile.world import Crash, Fault, World, Write
@@ -101,6 +103,7 @@ class Stage:
         self._api = world.api.snapshot()
         self._rows = list(world.audit.rows)
         self._time = world.clock.time
+        self._due: dict[Key, datetime] | None = None  # of a process that has looked at everything
 
     async def run(self, **fault: Any) -> tuple[dict[str, Any], At, list[Write]]:
         """Run the flow from its beginning; return the end, the fault, and all writes of all processes."""
@@ -110,9 +113,11 @@ class Stage:
         world.clock.time = self._time
         at = At(world.api, **fault)
         first = world.restart()
-        await world.settle()
-        assert not first.writes
-        first.fault = at
+        if self._due is None:
+            await world.settle()
+            assert not first.writes
+            self._due = dict(first.due)
+        first.due, first.fault = dict(self._due), at
         world.clock.turn(minutes=1)
         self.flow.act(world)
         writes = first.writes
@@ -168,8 +173,8 @@ async def test_every_flow_ends_the_same_after_a_fault_at_any_write(flow: Flow) -
     assert len(writes) > 2
     for k in range(1, calm.count + 1):
         for name, fault in FAULTS.items():
-            if name == "conflict" and writes[k - 1].verb == "record":
-                continue
+            if name == "conflict" and (k % 2 or writes[k - 1].verb == "record"):
+                continue  # for time's sake; a conflict ends like a write that did not reach the server
             where = f"{name} at write {k} of {calm.count}, {writes[k - 1]}"
             end, at, all_writes = await stage.run(k=k, **fault)
             assert at.count >= k
