@@ -9,14 +9,12 @@ from typing import Any
 
 from tenantry.desired.configuration import DOCUMENT
 from tenantry.desired.fingerprint import fingerprint
+from tenantry.desired.network import NAMESPACE_NAME
 from tenantry.domain import names
 from tenantry.domain.configuration import canonical
 from tenantry.domain.observed import NamespaceDetail, Observed, RevisionDetail
 
 CONFIG_PARTS = ("model", "retrieval", "limits")
-
-NAMESPACE_NAME = "kubernetes.io/metadata.name"
-"""Label of every namespace, set by the API server in the request that creates it, and unchangeable."""
 
 
 def observe(manifest: Mapping[str, Any]) -> Observed:

@@ -38,6 +38,9 @@ SERVICE_ACCOUNT = "app"
 CONFIG_MAP = "tenant-config"
 REVISION_PREFIX = "tenant-config-"
 
+WRITTEN_BY_MEMBERS = {"ConfigMap": (CONFIG_MAP,), "ServiceAccount": (SERVICE_ACCOUNT,)}
+"""Kinds of children that members may write too, and the names that ours have: others are the members' own."""
+
 DEFAULT_DENY = "tenantry-default-deny"
 
 POD_SECURITY = "pod-security.kubernetes.io/"

@@ -12,7 +12,7 @@ from tenantry.api.plan import Plan
 from tenantry.desired.network import Surroundings
 from tenantry.domain.audit import AuditEntry
 from tenantry.domain.conditions import PLAN_GRACE
-from tenantry.domain.observed import ChildKey, Observed, TenantClaim
+from tenantry.domain.observed import ChildKey, Observed, RevisionDetail, TenantClaim
 from tenantry.reconcile.brake import Brake
 
 Manifest = dict[str, Any]
@@ -91,6 +91,12 @@ class Observations(Protocol):
 
     def deleted(self, namespace: str) -> Collection[ChildKey]:
         """Return the children that somebody else deleted and that have not come back since."""
+
+    def lost_revisions(self, namespace: str) -> Sequence[RevisionDetail]:
+        """Return the last ten revisions of the namespace's tenant that somebody else deleted, oldest first.
+
+        Without them only the one in effect could be put back; a restart loses them.
+        """
 
     def cluster_roles(self) -> Mapping[ChildKey, Observed]:
         """Return the ClusterRoles that carry our label."""

@@ -15,7 +15,7 @@ from tenantry.api.common import rfc3339
 from tenantry.desired.configuration import controller_revision
 from tenantry.desired.owner import Owner
 from tenantry.domain import names
-from tenantry.domain.configuration import Revision
+from tenantry.domain.configuration import Revision, canonical
 from tenantry.domain.observed import ChildKey
 from tests.unit.builders import T0, sample
 
@@ -339,19 +339,6 @@ def test_an_archive_is_found_by_its_namespace_also_when_that_is_stripped_or_gone
     assert seen.archives_in("other") == []
 
 
-def test_what_somebody_else_deleted_is_remembered_until_it_is_back() -> None:
-    seen, _ = new_seen()
-    key = ChildKey("ConfigMap", "x")
-    seen.saw(manifest("Namespace", NAMESPACE, "n", 1))
-    seen.saw(manifest("ConfigMap", "x", "a", 2))
-    seen.gone("ConfigMap", NAMESPACE, "x", "a", 3)
-    assert key in seen.deleted(NAMESPACE)
-    seen.wrote(manifest("ConfigMap", "x", "b", 4))
-    assert key not in seen.deleted(NAMESPACE)
-    seen.gone("ConfigMap", NAMESPACE, "x", "b", by_us=True)
-    assert key not in seen.deleted(NAMESPACE), "we took it off ourselves"
-
-
 ACME = Owner("acme", "uid-of-acme", NAMESPACE)
 
 
@@ -360,6 +347,84 @@ def revision(number: int, uid: str, version: int, **metadata: Any) -> dict[str, 
     manifest = controller_revision(ACME, "uid-of-namespace", Revision(number, f'{{"model":{number}}}'))
     stored = {"uid": uid, "resourceVersion": str(version), **metadata}
     return {**manifest, "metadata": {**manifest["metadata"], **stored}}
+
+
+def test_what_somebody_else_deleted_is_remembered_until_it_is_back() -> None:
+    seen, _ = new_seen()
+    name = names.CONFIG_MAP
+    key = ChildKey("ConfigMap", name)
+    seen.saw(manifest("Namespace", NAMESPACE, "n", 1))
+    seen.saw(manifest("ConfigMap", name, "a", 2))
+    seen.gone("ConfigMap", NAMESPACE, name, "a", 3)
+    assert key in seen.deleted(NAMESPACE)
+    seen.wrote(manifest("ConfigMap", name, "b", 4))
+    assert key not in seen.deleted(NAMESPACE)
+    seen.gone("ConfigMap", NAMESPACE, name, "b", by_us=True)
+    assert key not in seen.deleted(NAMESPACE), "we took it off ourselves"
+
+
+def test_what_members_make_and_delete_under_our_label_is_not_remembered() -> None:
+    seen, woken = new_seen()
+    seen.saw(manifest("Namespace", NAMESPACE, "n", 1))
+    for number in range(2, 40, 2):
+        seen.saw(manifest("ConfigMap", f"x{number}", f"u{number}", number))
+        seen.gone("ConfigMap", NAMESPACE, f"x{number}", f"u{number}", number + 1)
+    assert not seen.deleted(NAMESPACE)
+    assert len(woken.drain()) == 39, "they are still looked at"
+
+
+def marked_namespace(version: int, uid: str = ACME.uid) -> dict[str, Any]:
+    return manifest("Namespace", NAMESPACE, "n", version, annotations={names.TENANT_UID: uid})
+
+
+def lost(seen: Seen) -> list[int]:
+    return [detail.revision for detail in seen.lost_revisions(NAMESPACE)]
+
+
+def lose(seen: Seen, number: int, version: int, *, by_us: bool = False) -> None:
+    seen.saw(revision(number, f"r{number}-{version}", version))
+    name = names.revision_name(number)
+    seen.gone("ControllerRevision", NAMESPACE, name, f"r{number}-{version}", version + 1, by_us=by_us)
+
+
+def test_revisions_that_somebody_else_deleted_are_offered_until_they_are_back() -> None:
+    seen, _ = new_seen()
+    seen.saw(marked_namespace(1))
+    lose(seen, 3, 10)
+    lose(seen, 2, 20)
+    lose(seen, 4, 30, by_us=True)
+    assert lost(seen) == [2, 3], "oldest first; one that we pruned is not missed"
+    assert seen.lost_revisions(NAMESPACE)[1].config == canonical({"model": 3})
+    forged = revision(3, "other", 40)
+    seen.saw({**forged, "data": {"model": "forged"}})
+    assert lost(seen) == [2, 3], "another in its place does not stand for it"
+    seen.wrote(revision(3, "again", 41))
+    assert lost(seen) == [2]
+    seen.gone("ControllerRevision", NAMESPACE, names.revision_name(2), "whatever", by_us=True)
+    assert lost(seen) == []
+
+
+def test_the_last_ten_lost_revisions_are_kept() -> None:
+    seen, _ = new_seen()
+    seen.saw(marked_namespace(1))
+    for number in range(1, 15):
+        lose(seen, number, number * 10)
+    assert lost(seen) == list(range(5, 15))
+
+
+def test_no_other_tenant_is_offered_lost_revisions() -> None:
+    seen, _ = new_seen()
+    seen.saw(marked_namespace(1))
+    lose(seen, 3, 10)
+    seen.saw(manifest("Namespace", NAMESPACE, "n", 20))
+    assert lost(seen) == [], "given back to its owner"
+    seen.saw(marked_namespace(21, "uid-of-rival"))
+    assert lost(seen) == [], "adopted by another"
+    seen.saw(marked_namespace(22))
+    assert lost(seen) == [3], "only its marks were gone"
+    seen.gone("Namespace", "", NAMESPACE, "n", 23)
+    seen.saw({**marked_namespace(24), "metadata": {**marked_namespace(24)["metadata"], "uid": "n2"}})
+    assert lost(seen) == []
 
 
 STATEFUL_SET = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "tenant-config", "controller": True}

@@ -15,11 +15,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tenantry.adapters.kubernetes.losses import Losses
 from tenantry.api.archive import TenantArchive
 from tenantry.api.plan import Plan
 from tenantry.desired.observe import is_our_revision, observe
 from tenantry.domain import names
-from tenantry.domain.observed import ChildKey, Observed, TenantClaim
+from tenantry.domain.observed import ChildKey, Observed, RevisionDetail, TenantClaim
 
 Changed = Callable[[str, str, str], None]
 """Told (kind, where, name) whenever something that counts has changed.
@@ -42,7 +43,7 @@ class Seen:
         self._children: dict[str, dict[ChildKey, Observed]] = {}
         self._cluster_roles: dict[ChildKey, Observed] = {}
         self._tombstones: dict[str, int] = {}
-        self._deleted: dict[str, set[ChildKey]] = {}
+        self._losses = Losses()
         self._plans: dict[str, Plan] = {}
         self._tenants: dict[str, TenantClaim] = {}
         self._by_namespace: defaultdict[str, set[str]] = defaultdict(set)
@@ -64,7 +65,12 @@ class Seen:
 
     def deleted(self, namespace: str) -> Collection[ChildKey]:
         """Return the children that somebody else deleted and that have not come back since."""
-        return self._deleted.get(namespace, ())
+        return self._losses.deleted(namespace)
+
+    def lost_revisions(self, namespace: str) -> Sequence[RevisionDetail]:
+        """Return the last ten revisions of the namespace's tenant that somebody else deleted, oldest first."""
+        there = self._namespaces.get(namespace)
+        return self._losses.revisions(namespace, there.tenant_uid) if there else ()
 
     def cluster_roles(self) -> Mapping[ChildKey, Observed]:
         """Return the ClusterRoles that carry our label."""
@@ -141,7 +147,7 @@ class Seen:
         if self._tombstones.get(new.uid, -1) >= _version(new):
             return
         shelf[key] = new
-        self._undelete(new.namespace, new.key)
+        self._losses.came_back(new)
         if wake and (old is None or _differs(old, new)):
             self._changed(new.kind, new.namespace, new.name)
 
@@ -161,7 +167,7 @@ class Seen:
             return
         key: Any = name if kind == "Namespace" else ChildKey(kind, name)
         if by_us:
-            self._undelete(namespace, key)
+            self._losses.removed_by_us(namespace, key)
         self._bury(uid, _FOR_GOOD if version is None else version)
         shelf = self._shelf_of(kind, namespace)
         old = shelf.get(key)
@@ -171,11 +177,11 @@ class Seen:
             return
         del shelf[key]
         if kind == "Namespace":
-            self._deleted.pop(name, None)
+            self._losses.forget(name)
         if not shelf and namespace:
             self._children.pop(namespace, None)
         if namespace and not by_us and namespace in self._namespaces:
-            self._deleted.setdefault(namespace, set()).add(key)
+            self._losses.add(old)
         self._changed(kind, namespace, name)
 
     def present(self, kind: str) -> Iterable[Observed]:
@@ -204,13 +210,6 @@ class Seen:
         if kind == "ClusterRole":
             return self._cluster_roles
         return self._children.setdefault(namespace, {})
-
-    def _undelete(self, namespace: str, key: ChildKey) -> None:
-        keys = self._deleted.get(namespace)
-        if keys is not None:
-            keys.discard(key)
-            if not keys:
-                del self._deleted[namespace]
 
     def _bury(self, uid: str, version: int) -> None:
         """Remember the last resourceVersion of what is gone, for late events; the oldest are let go."""
