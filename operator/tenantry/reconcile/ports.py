@@ -104,6 +104,15 @@ class Observations(Protocol):
     def plan(self, name: str) -> Plan | None:
         """Return a Plan."""
 
+    def deleted_plan(self, name: str) -> Plan | None:
+        """Return a Plan of that name that was deleted, as last seen, until `plan_deletion_recorded`.
+
+        The first of several; a restart forgets them. There may be another Plan of that name by now.
+        """
+
+    def plan_deletion_recorded(self, plan: Plan) -> None:
+        """Forget a deleted Plan: its audit row is written."""
+
     def tenant(self, name: str) -> TenantClaim | None:
         """Return what is known of one tenant."""
 

@@ -473,3 +473,43 @@ def test_what_was_never_known_leaves_no_trace() -> None:
     assert not woken.drain()
     assert not [*seen.present("ConfigMap")]
     assert seen.plans() == []
+
+
+def test_a_deleted_plan_is_handed_over_until_its_deletion_is_on_record() -> None:
+    seen, woken = new_seen()
+    assert seen.deleted_plan("pro") is None
+    for number, content in ((1, "first"), (2, "second")):
+        seen.saw(manifest("Plan", "pro", f"p{number}", number * 10, content))
+        seen.gone("Plan", "", "pro", f"p{number}")
+    seen.saw(manifest("Plan", "free", "f", 30))
+    assert woken.drain()[1] == ("Plan", "", "pro")
+    for content in ("first", "second"):
+        plan = seen.deleted_plan("pro")
+        assert plan is not None
+        assert plan == seen.deleted_plan("pro"), "the ledger may have been away: asked for again"
+        assert plan.spec.display_name == content
+        seen.plan_deletion_recorded(plan)
+    assert seen.deleted_plan("pro") is None
+    assert seen.deleted_plan("free") is None
+
+
+def test_a_plan_that_was_made_anew_before_its_deletion_was_told_was_deleted_too() -> None:
+    seen, _ = new_seen()
+    seen.saw(manifest("Plan", "pro", "old", 1))
+    seen.saw(manifest("Plan", "pro", "new", 5))
+    seen.gone("Plan", "", "pro", "old")
+    plan = seen.deleted_plan("pro")
+    assert plan is not None
+    assert plan.metadata.uid == "old"
+    seen.plan_deletion_recorded(plan)
+    assert seen.deleted_plan("pro") is None
+    assert seen.plan("pro") is not None
+
+
+def test_deleted_plans_that_nobody_asks_for_do_not_pile_up() -> None:
+    seen, _ = new_seen()
+    for number in range(300):
+        seen.saw(manifest("Plan", f"p{number}", f"u{number}", number + 1))
+        seen.gone("Plan", "", f"p{number}", f"u{number}")
+    kept = [number for number in range(300) if seen.deleted_plan(f"p{number}") is not None]
+    assert kept == list(range(44, 300))

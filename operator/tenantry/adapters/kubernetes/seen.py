@@ -29,6 +29,7 @@ where: the namespace of a child, the namespace that a Tenant wants, the tenant o
 """
 
 _TOMBSTONES = 4096
+_DELETED_PLANS = 256
 _FOR_GOOD = sys.maxsize
 """The version of a tombstone of what is deleted, not only unlabelled: no object has that UID again."""
 
@@ -45,6 +46,7 @@ class Seen:
         self._tombstones: dict[str, int] = {}
         self._losses = Losses()
         self._plans: dict[str, Plan] = {}
+        self._deleted_plans: dict[str, Plan] = {}
         self._tenants: dict[str, TenantClaim] = {}
         self._by_namespace: defaultdict[str, set[str]] = defaultdict(set)
         self._by_plan: defaultdict[str, set[str]] = defaultdict(set)
@@ -83,6 +85,14 @@ class Seen:
     def plans(self) -> Sequence[str]:
         """Return the names of all Plans."""
         return sorted(self._plans)
+
+    def deleted_plan(self, name: str) -> Plan | None:
+        """Return a Plan of that name that was deleted, the first of several, until `plan_deletion_recorded`."""
+        return next((plan for plan in self._deleted_plans.values() if plan.metadata.name == name), None)
+
+    def plan_deletion_recorded(self, plan: Plan) -> None:
+        """Forget a deleted Plan: its audit row is written."""
+        self._deleted_plans.pop(plan.metadata.uid, None)
 
     def tenant(self, name: str) -> TenantClaim | None:
         """Return what is known of one tenant."""
@@ -241,6 +251,8 @@ class Seen:
             if kind == "Plan":
                 plan = Plan.model_validate(manifest)
                 before = self._plans.get(name)
+                if before is not None and before.metadata.uid != plan.metadata.uid:
+                    self._remember_plan(before)  # its deletion is told later, or was missed
                 self._plans[name] = plan
                 return before is None or not _same(before, plan)
             archive = TenantArchive.model_validate(manifest)
@@ -296,11 +308,17 @@ class Seen:
             if name in self._tenants:
                 self._unindex(self._tenants.pop(name))
         elif kind == "Plan":
-            self._plans.pop(name, None)
+            self._remember_plan(self._plans.pop(name, None))
         else:
             self._unindex_archive(name)
             self._archives.pop(name, None)
         self._changed(kind, where, name)
+
+    def _remember_plan(self, plan: Plan | None) -> None:
+        if plan is not None:
+            self._deleted_plans[plan.metadata.uid] = plan
+            if len(self._deleted_plans) > _DELETED_PLANS:
+                del self._deleted_plans[next(iter(self._deleted_plans))]
 
     def _unindex_archive(self, name: str) -> None:
         archive = self._archives.get(name)
