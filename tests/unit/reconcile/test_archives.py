@@ -5,9 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from tenantry.api.common import API_VERSION, rfc3339
 from tenantry.reconcile.result import Key
 from tests.unit.builders import EMAIL, T0
+from tests.unit.reconcile.faults import Crash, DiesAt
 from tests.unit.reconcile.flows import SPEC, archive_name, archived, plans_alone, ready
 from tests.unit.reconcile.world import World
 
@@ -69,6 +72,20 @@ async def test_an_archive_whose_successor_has_come_and_gone_was_restored() -> No
     assert phases(world) == {uids[0]: "Restored", uids[1]: "Kept"}
     assert "Purged" not in world.audit.actions()
     assert world.api.get("Namespace", "tenant-acme") is not None
+
+
+async def test_a_second_try_of_a_deletion_leaves_an_edited_archive_as_it_is() -> None:
+    world = await ready()
+    world.process.fault = DiesAt("patch", "Tenant")
+    world.api.delete("Tenant", "acme")
+    with pytest.raises(Crash):
+        await world.settle()
+    later = rfc3339(T0 + timedelta(days=90))
+    world.edit("TenantArchive", archive_name(world), spec={"purgeAfter": later})
+    world.restart()
+    await world.settle()
+    assert world.api.get("Tenant", "acme") is None
+    assert world.found("TenantArchive", archive_name(world))["spec"]["purgeAfter"] == later
 
 
 async def test_who_purges_at_the_end_of_retention_is_the_operator() -> None:

@@ -5,21 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tenantry.domain.audit import AuditEntry
-from tenantry.reconcile.ports import Refused
+from tenantry.reconcile.ports import Unavailable
+from tests.unit.reconcile.faults import Crash, DiesAt, Refusing, applied
 from tests.unit.reconcile.flows import SPEC, plans_alone, ready, second_revision
-from tests.unit.reconcile.test_refusals import Refusing, applied
-from tests.unit.reconcile.world import Crash, Fault, World, Write
-
-
-class DiesAt(Fault):
-    """The process dies before its next write of that verb to that kind."""
-
-    def __init__(self, verb: str, kind: str) -> None:
-        self.verb, self.kind = verb, kind
-
-    def before(self, write: Write) -> None:
-        if (write.verb, write.kind) == (self.verb, self.kind):
-            raise Crash
+from tests.unit.reconcile.world import World
 
 
 def row(world: World, action: str) -> AuditEntry:
@@ -63,7 +52,9 @@ async def test_who_edits_a_plan_is_the_actor_of_what_that_changes() -> None:
 async def test_who_pins_a_revision_is_its_actor_also_when_the_first_try_fails() -> None:
     world = await second_revision()
     world.clock.turn(minutes=1)
-    world.process.fault = fault = Refusing(applied("ConfigMap", "tenant-config"), Refused("no"), times=1)
+    world.process.fault = fault = Refusing(
+        applied("ConfigMap", "tenant-config"), Unavailable("away"), times=1
+    )
     world.edit("Tenant", "acme", manager="oncall", spec={"configRevision": 1})
     await world.settle()
     assert fault.times == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -11,28 +10,10 @@ from tenantry.domain.errors import PartError, Retry, Stalled
 from tenantry.reconcile.ports import Conflict, Refused, Unavailable
 from tenantry.reconcile.report import result_of
 from tenantry.reconcile.result import Key, Result
+from tests.unit.reconcile.faults import Refusing, applied
 from tests.unit.reconcile.flows import OWNER, SPEC, plans_alone, ready
-from tests.unit.reconcile.world import Fault, Write
 
 ACME = Key("Tenant", "acme")
-
-
-class Refusing(Fault):
-    """Writes that `which` picks fail, as often as `times`."""
-
-    def __init__(self, which: Callable[[Write], bool], error: Exception, times: int = 1_000) -> None:
-        self.which, self.error, self.times = which, error, times
-
-    def before(self, write: Write) -> None:
-        if self.times > 0 and self.which(write):
-            self.times -= 1
-            raise self.error
-
-
-def applied(kind: str, name: str) -> Callable[[Write], bool]:
-    return lambda write: (
-        (write.kind, write.name, write.verb) in ((kind, name, "apply"), (kind, name, "replace"))
-    )
 
 
 @pytest.mark.parametrize(
@@ -102,6 +83,15 @@ async def test_a_suspension_takes_the_network_away_also_where_its_quota_is_refus
     policies = {name for kind, name in world.children() if kind == "NetworkPolicy"}
     assert policies == {"tenantry-default-deny"}
     assert world.found("RoleBinding", "tenantry-owner", "tenant-acme")["subjects"] == []
+    assert world.condition("Ready") == ("False", "Refused")
+
+
+async def test_an_allowance_that_cannot_be_taken_away_is_told() -> None:
+    world = await ready()
+    world.process.fault = Refusing(lambda write: write.verb == "delete", Refused("no"))
+    world.tenant(**SPEC, suspended=True)
+    await world.settle()
+    assert world.condition("PolicyReady") == ("False", "Refused")
     assert world.condition("Ready") == ("False", "Refused")
 
 

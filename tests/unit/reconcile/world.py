@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from tenantry.adapters.kubernetes.kinds import KINDS
 from tenantry.adapters.kubernetes.seen import Seen
@@ -19,6 +19,7 @@ from tenantry.reconcile.result import Key, Result
 from tenantry.runtime.router import wake
 from tests.unit.builders import EMAIL, T0, sample
 from tests.unit.reconcile.apiserver import OWN, ApiServer, Event, is_watched
+from tests.unit.reconcile.faults import Crash, Fault, Write
 
 RECONCILERS: dict[str, Callable[[Key, Context], Awaitable[Result]]] = {
     "Tenant": tenant.reconcile,
@@ -32,29 +33,6 @@ PATIENCE = timedelta(minutes=1)
 """How far ahead `settle` turns the clock to what is due; what is due later is left for the test."""
 
 MOST_RECONCILES = 400
-
-
-class Crash(BaseException):
-    """The process dies here: no `except` of the code under test may go on."""
-
-
-class Write(NamedTuple):
-    """One write to the API server, or (verb "record") to the ledger."""
-
-    verb: str
-    kind: str
-    name: str
-    namespace: str = ""
-
-
-class Fault:
-    """What goes wrong at writes; of this one nothing does."""
-
-    def before(self, write: Write) -> None:
-        """Raise what keeps a write from being done."""
-
-    def after(self, write: Write) -> None:
-        """Raise what keeps the answer to a write that was done from coming."""
 
 
 class Clock:
