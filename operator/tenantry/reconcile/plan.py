@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from tenantry.api.plan import Plan
+from tenantry.desired.owner import Manifest
 from tenantry.domain import conditions
 from tenantry.domain.conditions import Outcome
 from tenantry.domain.errors import Retry
@@ -13,9 +14,26 @@ from tenantry.reconcile.ports import Context, Unavailable
 from tenantry.reconcile.result import Key, Result
 
 
+async def _record_deletion(name: str, raw: Manifest | None, cx: Context) -> None:
+    """Record that a Plan of this name was deleted, where it has been seen. Raises Retry without the ledger."""
+    gone = cx.seen.deleted_plan(name)
+    if gone is None or (raw is not None and raw["metadata"]["uid"] == gone.metadata.uid):
+        return
+    uid, before = gone.metadata.uid, gone.spec.model_dump(by_alias=True, exclude_none=True, mode="json")
+    await record.intent(gone, cx, f"{uid}/deleted", "Deleted", "deleted", actor="unknown", before=before)
+    cx.seen.plan_deletion_recorded(gone)
+    await cx.objects.emit(
+        gone.model_dump(by_alias=True, exclude_none=True, mode="json"), "Deleted", "deleted"
+    )
+
+
 async def reconcile(key: Key, cx: Context) -> Result:
     """Report on one Plan; safe to run again after dying at any line."""
     raw = await cx.objects.get("Plan", key.name)
+    try:
+        await _record_deletion(key.name, raw, cx)
+    except Retry as error:
+        return report.result_of([error])
     if raw is None:
         return Result.done()
     try:

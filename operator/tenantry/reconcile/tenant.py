@@ -182,11 +182,14 @@ async def _configuration(
     tenant: Tenant, facts: Facts, namespace: Observed, progress: report.Progress, cx: Context
 ) -> None:
     wanted, dropped = _wanted_config(tenant, facts)
-    kept = [
-        Revision(child.detail.revision, child.detail.config)
+    present = [
+        child.detail
         for child in facts.children.values()
         if child.kind == "ControllerRevision" and isinstance(child.detail, RevisionDetail)
     ]
+    # Those that are there stand before those that were lost, should both have one number.
+    details = {item.revision: item for item in (*cx.seen.lost_revisions(namespace.name), *present)}
+    kept = [Revision(item.revision, item.config) for item in details.values()]
     in_effect = tenant.status.config_revision
     decided = configure(wanted, tenant.spec.config_revision, kept, in_effect, _read_revision(facts), dropped)
     if facts.plan is None or decided.active is None:
