@@ -29,6 +29,8 @@ class Snapshot:
     leading: bool
     synced: bool
     """The watches have told everything there was when they began."""
+    waits_for: str = ""
+    """The kinds that are not listed yet, and why."""
     ended: tuple[str, ...] = ()
     """Names of tasks (workers, watches) that ended and should be running."""
     oldest_wait: float = 0.0
@@ -69,7 +71,8 @@ def readiness(now: Snapshot) -> str | None:
     A standby is ready: it does its part by waiting, and a rollout must not wait for it to lead.
     """
     if now.leading and not now.synced:
-        return "caches: the first list of all objects is not complete yet"
+        missing = f", it waits for {now.waits_for}" if now.waits_for else ""
+        return f"caches: the first list of all objects is not complete yet{missing}"
     return None
 
 

@@ -17,18 +17,19 @@ from typing import Any
 from kubernetes.aio.client.configuration import Configuration
 from prometheus_client import CollectorRegistry
 
-from tenantry.adapters.kubernetes.client import Client, Expired
-from tenantry.adapters.kubernetes.kinds import CHILD_KINDS, OWN_KINDS
+from tenantry.adapters.kubernetes.client import Client
+from tenantry.adapters.kubernetes.kinds import CHILD_KINDS
 from tenantry.adapters.kubernetes.objects import ApiObjects
-from tenantry.adapters.kubernetes.reflector import Reflector, list_own
+from tenantry.adapters.kubernetes.reflector import Reflector
 from tenantry.adapters.kubernetes.seen import Seen
 from tenantry.adapters.ledger import Ledger
 from tenantry.desired.network import Surroundings
 from tenantry.reconcile import archive, plan, roles, tenant
-from tenantry.reconcile.ports import Conflict, Context, Policy, Refused, Unavailable
+from tenantry.reconcile.ports import Context, Policy
 from tenantry.reconcile.result import Key, Result
 from tenantry.runtime.health import HealthServer, Snapshot
 from tenantry.runtime.lease import Leadership, LeaseTerms
+from tenantry.runtime.listing import Listing
 from tenantry.runtime.metrics import Metrics
 from tenantry.runtime.queue import WorkQueue
 from tenantry.runtime.router import wake
@@ -40,7 +41,6 @@ logger = logging.getLogger(__name__)
 DRAIN_SECONDS = 5.0
 EVENT_SECONDS = 1.0
 """How long a process that stops gives the Events that are on their way."""
-LIST_PAUSE_SECONDS = 1.0
 
 RECONCILERS = {
     "Tenant": tenant.reconcile,
@@ -95,6 +95,7 @@ class Operator:
         self._seen = Seen(settings.default_plan, lambda *_: None)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._synced = False
+        self._listing: Listing | None = None
         self._listed_at: float | None = None
         self._finished_at = time.monotonic()
         self._health = HealthServer(
@@ -131,13 +132,14 @@ class Operator:
         objects = self._objects(seen)
         cx = self._context(objects, seen)
         reflectors = [Reflector(self._client, kind, seen) for kind in CHILD_KINDS]
+        self._listing = Listing(self._client, seen, reflectors)
         stop = asyncio.Event()
         parts: dict[str, Coroutine[Any, Any, None]] = {
             f"watch of {kind.plural}": reflector.run()
             for kind, reflector in zip(CHILD_KINDS, reflectors, strict=True)
         }
         parts["watch of our kinds"] = watch_kinds(self._configuration, self._event, stop=stop)
-        parts["reconciling"] = self._work(queue, cx, reflectors)
+        parts["reconciling"] = self._work(queue, cx, self._listing)
         self._tasks = {name: asyncio.create_task(part, name=name) for name, part in parts.items()}
         try:
             done, _ = await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
@@ -176,11 +178,9 @@ class Operator:
         )
         return Context(objects, seen, self._ledger.audit, SystemClock(), policy, _Watcher(self._metrics))
 
-    async def _work(self, queue: WorkQueue, cx: Context, reflectors: list[Reflector]) -> None:
+    async def _work(self, queue: WorkQueue, cx: Context, listing: Listing) -> None:
         """Wait until everything is known, then work, and list everything anew from time to time."""
-        await self._list_own_at_last()
-        for reflector in reflectors:
-            await reflector.synced.wait()
+        await listing.first()
         self._listed_at = time.monotonic()
         queue.add(roles.KEY)
         self._add_all(low=False)
@@ -192,38 +192,14 @@ class Operator:
 
         async with asyncio.TaskGroup() as group:
             group.create_task(queue.run(reconcile, self._settings.workers), name="workers")
-            group.create_task(self._relist(reflectors), name="re-list")
+            group.create_task(self._relist(listing), name="re-list")
 
-    async def _list_own_at_last(self) -> None:
-        """List our own kinds, however long the API server takes to serve them; says once what it waits for."""
-        said = ""
-        while True:
-            try:
-                for kind in OWN_KINDS:
-                    await list_own(self._client, kind, self._seen)
-                return
-            except LookupError:
-                reason = "the API server does not know Tenantry's kinds yet; apply the folder crds/"
-            except (Unavailable, Refused, Conflict, Expired) as error:
-                reason = str(error)
-            if reason != said:
-                logger.warning("Waiting: %s", reason)
-                said = reason
-            await asyncio.sleep(LIST_PAUSE_SECONDS)
-
-    async def _relist(self, reflectors: list[Reflector]) -> None:
+    async def _relist(self, listing: Listing) -> None:
         """List everything every so often, and look at every object of ours again."""
         while True:
             await asyncio.sleep(self._settings.relist_seconds)
-            try:
-                for kind in OWN_KINDS:
-                    await list_own(self._client, kind, self._seen)
-                for reflector in reflectors:
-                    await reflector.relist()
-            except Exception as error:  # noqa: BLE001 - the probe tells when it fails for too long
-                logger.warning("The full list failed, the next one is due in time: %s", error)
-                continue
-            self._listed_at = time.monotonic()
+            if await listing.again():
+                self._listed_at = time.monotonic()
             self._add_all(low=True)
 
     def _add_all(self, *, low: bool) -> None:
@@ -254,6 +230,7 @@ class Operator:
         return Snapshot(
             leading=self._leadership.held(),
             synced=self._synced,
+            waits_for=self._listing.waits_for if self._listing else "",
             ended=tuple(name for name, task in self._tasks.items() if task.done()),
             oldest_wait=self._queue.oldest_wait,
             since_finished=now - self._finished_at,

@@ -51,6 +51,8 @@ def test_ready_when_synced_or_on_standby() -> None:
     assert readiness(WORKING) is None
     assert readiness(STANDBY) is None
     assert "caches" in (readiness(replace(WORKING, synced=False)) or "")
+    waiting = replace(WORKING, synced=False, waits_for="rolebindings (forbidden)")
+    assert "waits for rolebindings (forbidden)" in (readiness(waiting) or "")
 
 
 class Operator:

@@ -42,7 +42,7 @@ class Reflector:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._client = client
-        self._kind = kind
+        self.kind = kind
         self._seen = seen
         self._sleep = sleep
         self._version = ""
@@ -83,19 +83,17 @@ class Reflector:
         if isinstance(error, (Unavailable, Refused, Conflict, LookupError)) and not isinstance(
             error, KeyError
         ):
-            logger.warning("watch of %s: %s", self._kind.plural, error)
+            logger.warning("watch of %s: %s", self.kind.plural, error)
             return
-        logger.error(
-            "watch of %s: an answer that makes no sense (%r); listing anew", self._kind.plural, error
-        )
+        logger.error("watch of %s: an answer that makes no sense (%r); listing anew", self.kind.plural, error)
         self._version = ""
 
     async def relist(self) -> str:
         """List all objects, take them in, forget what is not there any more; return the list's version."""
         present: set[str] = set()
-        before = {item.uid: item for item in self._seen.present(self._kind.kind)}
+        before = {item.uid: item for item in self._seen.present(self.kind.kind)}
         version = ""
-        async for page, listed_at in pages(self._client, self._kind):
+        async for page, listed_at in pages(self._client, self.kind):
             version = listed_at
             for item in page:
                 present.add(item["metadata"]["uid"])
@@ -115,9 +113,9 @@ class Reflector:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": random.randint(SERVER_TIMEOUT_SECONDS, SERVER_TIMEOUT_SECONDS + 60),
         }
-        if self._kind.selector:
-            query["labelSelector"] = self._kind.selector
-        async with self._client.stream(self._kind.path(), query, IDLE_SECONDS) as events:
+        if self.kind.selector:
+            query["labelSelector"] = self.kind.selector
+        async with self._client.stream(self.kind.path(), query, IDLE_SECONDS) as events:
             async for event in events:
                 self._take(event)
 
@@ -129,10 +127,10 @@ class Reflector:
             raise Unavailable(str(item.get("message")))
         metadata = item["metadata"]
         version = int(metadata["resourceVersion"])
-        item["kind"] = self._kind.kind
+        item["kind"] = self.kind.kind
         if what == "DELETED":
             namespace, uid = metadata.get("namespace", ""), metadata["uid"]
-            self._seen.gone(self._kind.kind, namespace, metadata["name"], uid, version)
+            self._seen.gone(self.kind.kind, namespace, metadata["name"], uid, version)
         elif what != "BOOKMARK":
             take_in(self._seen, item)
         self._version, self._heard, self.problem = str(version), True, ""
