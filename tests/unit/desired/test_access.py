@@ -88,6 +88,14 @@ def test_a_viewer_only_looks_and_not_into_secrets_or_pods() -> None:
     assert may("viewer", "get", "", "pods/log")
 
 
+@pytest.mark.parametrize("role", ["owner", "editor", "viewer"])
+def test_a_member_may_get_the_own_namespace_and_list_none(role: str) -> None:
+    """A RoleBinding grants `get` for its own namespace alone; a list would be asked of the cluster."""
+    assert may(role, "get", "", "namespaces")
+    assert not may(role, "list", "", "namespaces")
+    assert not may("app", "get", "", "namespaces")
+
+
 def test_an_editor_runs_workloads_and_an_owner_sees_who_is_bound() -> None:
     for group, resource in (("apps", "deployments"), ("batch", "jobs"), ("", "configmaps"), ("", "secrets")):
         assert may("editor", "create", group, resource)
