@@ -69,7 +69,8 @@ SHARED = {"Tenant/acme", "Tenant/rival", "TenantArchive/small-old"}
 def test_a_child_wakes_all_that_want_or_keep_its_namespace(kind: str) -> None:
     world = World()
     name = "tenant-config-1" if kind == "ControllerRevision" else "x"
-    world.see(kind, name, {}, namespace="shared")
+    ours = [{"kind": "Namespace", "name": "shared", "controller": True}] if name != "x" else []
+    world.see(kind, name, {}, namespace="shared", ownerReferences=ours)
     assert world.queue.drain().keys() == SHARED
     world.seen.gone(kind, "shared", name, f"{kind}-{name}", 99)
     assert world.queue.drain().keys() == SHARED
