@@ -161,6 +161,7 @@ class Operator:
             self._leadership.held,
             seen.wrote,
             lambda kind, namespace, name, uid: seen.gone(kind, namespace, name, uid, by_us=True),
+            seen.writing,
         )
 
     def _context(self, objects: ApiObjects, seen: Seen) -> Context:

@@ -255,6 +255,20 @@ def test_our_own_write_wakes_nobody_unless_it_brings_the_news_of_somebody_elses(
     assert woken.drain() == [("Tenant", NAMESPACE, "acme")]
 
 
+def test_a_finalizer_that_somebody_took_off_is_told_by_the_answer_to_a_status_too() -> None:
+    seen, woken = new_seen()
+    seen.saw(tenant(1, finalizers=[names.FINALIZER]))
+    woken.drain()
+    seen.wrote(tenant(3, status={"phase": "Ready"}))
+    seen.saw(tenant(2))
+    assert woken.drain() == [("Tenant", NAMESPACE, "acme")]
+    gone = {"generation": 2, "deletionTimestamp": rfc3339(T0)}
+    seen.saw(tenant(4, finalizers=[names.FINALIZER], **gone))
+    woken.drain()
+    seen.wrote(tenant(5, **gone))
+    assert woken.drain() == [], "we take it off ourselves in the end"
+
+
 def test_the_answer_to_a_plans_status_brings_the_plans_edit_to_its_tenants() -> None:
     seen, woken = new_seen()
     seen.saw(manifest("Plan", "pro", "p", 1, "old", generation=1))

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,13 +23,16 @@ EVENT_NAMESPACE = "default"
 MOST_EVENTS = 200
 """Events on their way at once; more are dropped: reconciles do not wait for them, so they could pile up."""
 
+Writing = Callable[[str, str, str], AbstractContextManager[None]]
+"""Called with a kind, a namespace and a name."""
+
 
 class ApiObjects:
     """The port `Objects` on a real API server.
 
     leads: asked before each time that a write is sent; a process that has lost its Lease writes nothing more.
     wrote, gone: told of each write's outcome, so that a reconcile sees its own writes before the watch brings
-    them.
+    them. writing: encloses each write of the object that it is called with.
     """
 
     def __init__(
@@ -37,11 +41,13 @@ class ApiObjects:
         leads: Callable[[], bool],
         wrote: Callable[[Manifest], None],
         gone: Callable[[str, str, str, str], None],
+        writing: Writing = lambda *_: nullcontext(),
     ) -> None:
         self._client = client
         self._leads = leads
         self._wrote = wrote
         self._gone = gone
+        self._writing = writing
         self._events: set[asyncio.Task[None]] = set()
 
     async def get(self, kind: str, name: str, namespace: str = "") -> Manifest | None:
@@ -157,15 +163,16 @@ class ApiObjects:
         name = "" if method == "POST" else metadata["name"]
         path = kind.path(name, metadata.get("namespace", ""), subresource)
         query = {"fieldManager": manager, **({"force": "true"} if force else {})}
-        try:
-            answer = await self._client.send(
-                method, path, query=query, body=manifest, content_type=content_type, allowed=self._leads
-            )
-        except LookupError as error:
-            # The namespace, or the object itself, went away since it was read.
-            raise Conflict(str(error)) from error
-        stored = _typed(answer, kind)
-        self._wrote(stored)
+        with self._writing(kind.kind, metadata.get("namespace", ""), metadata["name"]):
+            try:
+                answer = await self._client.send(
+                    method, path, query=query, body=manifest, content_type=content_type, allowed=self._leads
+                )
+            except LookupError as error:
+                # The namespace, or the object itself, went away since it was read.
+                raise Conflict(str(error)) from error
+            stored = _typed(answer, kind)
+            self._wrote(stored)
         return stored
 
 

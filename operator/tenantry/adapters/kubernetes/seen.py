@@ -10,11 +10,14 @@ from __future__ import annotations
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
 
+from tenantry.adapters.kubernetes import changes
+from tenantry.adapters.kubernetes.in_flight import InFlight
 from tenantry.adapters.kubernetes.losses import Losses
 from tenantry.api.archive import TenantArchive
 from tenantry.api.plan import Plan
@@ -45,6 +48,7 @@ class Seen:
         self._cluster_roles: dict[ChildKey, Observed] = {}
         self._tombstones: dict[str, int] = {}
         self._losses = Losses()
+        self._in_flight = InFlight()
         self._plans: dict[str, Plan] = {}
         self._deleted_plans: dict[str, Plan] = {}
         self._tenants: dict[str, TenantClaim] = {}
@@ -128,6 +132,10 @@ class Seen:
 
     # --- children --------------------------------------------------------------------------------------------
 
+    def writing(self, kind: str, namespace: str, name: str) -> AbstractContextManager[None]:
+        """Enclose a write of ours: what a watch tells of it before its answer is there wakes nobody."""
+        return self._in_flight.write((kind, namespace, name))
+
     def wrote(self, manifest: Mapping[str, Any]) -> None:
         """Take in the answer to a write of ours.
 
@@ -135,6 +143,8 @@ class Seen:
         been taken over by a Tenant. An answer that brings somebody else's edit does: its event comes too late.
         """
         kind, metadata = manifest["kind"], manifest["metadata"]
+        subject = (kind, metadata.get("namespace", ""), metadata["name"])
+        self._in_flight.answered(subject, int(metadata["resourceVersion"]))
         self.saw(manifest, wake=kind == "TenantArchive")
         if kind == "Namespace":
             for name in self.archives_in(metadata["name"]):
@@ -152,14 +162,15 @@ class Seen:
         shelf, key = self._shelf(new)
         old = shelf.get(key)
         # Versions of one kind grow through all of its objects: an older one of another UID is older too.
-        if old is not None and _version(new) <= _version(old):
+        if old is not None and changes.version(new) <= changes.version(old):
             return
-        if self._tombstones.get(new.uid, -1) >= _version(new):
+        if self._tombstones.get(new.uid, -1) >= changes.version(new):
             return
         shelf[key] = new
         self._losses.came_back(new)
-        if wake and (old is None or _differs(old, new)):
-            self._changed(new.kind, new.namespace, new.name)
+        if wake and (old is None or changes.differs(old, new)):
+            subject = (new.kind, new.namespace, new.name)
+            self._in_flight.changed(subject, changes.version(new), lambda: self._changed(*subject))
 
     def gone(
         self,
@@ -181,7 +192,7 @@ class Seen:
         self._bury(uid, _FOR_GOOD if version is None else version)
         shelf = self._shelf_of(kind, namespace)
         old = shelf.get(key)
-        if old is None or old.uid != uid or (version is not None and version < _version(old)):
+        if old is None or old.uid != uid or (version is not None and version < changes.version(old)):
             if not shelf:
                 self._children.pop(namespace, None)
             return
@@ -237,16 +248,32 @@ class Seen:
         if version <= last or self._tombstones.get(uid, -1) >= version:
             return
         self._last[kind, name] = uid, version
-        if self._take_own(kind, name, manifest, by_us=not wake):
+        before = self._tenants.get(name) if kind == "Tenant" else None
+        if self._take_own(kind, name, manifest):
             self._changed(kind, self._where(kind, name), name)
+        elif before is not None:
+            self._compare_finalizers(before, self._tenants[name], version, by_us=not wake)
 
-    def _take_own(self, kind: str, name: str, manifest: Mapping[str, Any], *, by_us: bool) -> bool:
+    def _compare_finalizers(
+        self, before: TenantClaim, now: TenantClaim, version: int, *, by_us: bool
+    ) -> None:
+        """Wake a Tenant whose finalizers somebody else has changed; ours comes off last, when it is deleted."""
+
+        def wake() -> None:
+            self._changed("Tenant", now.namespace, now.name)
+
+        if by_us and names.FINALIZER in set(before.finalizers) - set(now.finalizers) and not now.deleting:
+            wake()
+        elif not by_us and before.finalizers != now.finalizers:
+            self._in_flight.changed(("Tenant", "", now.name), version, wake)
+
+    def _take_own(self, kind: str, name: str, manifest: Mapping[str, Any]) -> bool:
         """Keep what is needed of an object of ours; return whether anything changed that wakes.
 
-        by_us: it is the answer to a write of ours, to its status or its finalizers; these wake nobody then.
+        What we write ourselves, its status and its finalizers, is not among it.
         """
         if kind == "Tenant":
-            return self._take_tenant(name, manifest, by_us=by_us)
+            return self._take_tenant(name, manifest)
         try:
             if kind == "Plan":
                 plan = Plan.model_validate(manifest)
@@ -254,7 +281,7 @@ class Seen:
                 if before is not None and before.metadata.uid != plan.metadata.uid:
                     self._remember_plan(before)  # its deletion is told later, or was missed
                 self._plans[name] = plan
-                return before is None or not _same(before, plan)
+                return before is None or not changes.same(before, plan)
             archive = TenantArchive.model_validate(manifest)
         except ValidationError:
             # An object that an older or newer schema let in: its own reconcile reports it.
@@ -264,9 +291,9 @@ class Seen:
         self._archives[name] = archive
         self._archives_by_tenant[archive.spec.tenant].add(name)
         self._archives_by_namespace[archive.namespace_name].add(name)
-        return known is None or not _same(known, archive) or known.status != archive.status
+        return known is None or not changes.same(known, archive) or known.status != archive.status
 
-    def _take_tenant(self, name: str, manifest: Mapping[str, Any], *, by_us: bool) -> bool:
+    def _take_tenant(self, name: str, manifest: Mapping[str, Any]) -> bool:
         metadata, spec = manifest["metadata"], manifest.get("spec") or {}
         before = self._tenants.get(name)
         new = TenantClaim(
@@ -277,7 +304,7 @@ class Seen:
             plan=spec.get("plan") or self._default_plan,
             phase=(manifest.get("status") or {}).get("phase") or "Pending",
             deleting="deletionTimestamp" in metadata,
-            stamp=_stamp(manifest),
+            stamp=changes.stamp(manifest),
             finalizers=tuple(metadata.get("finalizers") or ()),
         )
         if before is not None:
@@ -285,9 +312,7 @@ class Seen:
         self._tenants[name] = new
         self._by_namespace[new.namespace].add(name)
         self._by_plan[new.plan].add(name)
-        if before is None or (before.uid, before.stamp) != (new.uid, new.stamp):
-            return True
-        return not by_us and before.finalizers != new.finalizers
+        return before is None or (before.uid, before.stamp) != (new.uid, new.stamp)
 
     def _where(self, kind: str, name: str) -> str:
         """Return what else an object of ours concerns: a namespace, or a tenant."""
@@ -347,37 +372,6 @@ class Seen:
         for name, uid, last in known:
             if present.get(name) != uid and last <= version:
                 self._forget_own(kind, name, uid)
-
-
-def _version(seen: Observed) -> int:
-    return int(seen.resource_version or 0)
-
-
-def _differs(old: Observed, new: Observed) -> bool:
-    """Return whether anything changed that a decision looks at; a quota's counters are not among it."""
-    return (
-        old.uid != new.uid
-        or old.fingerprint != new.fingerprint
-        or old.deleting != new.deleting
-        or old.detail != new.detail
-    )
-
-
-def _same(one: Plan | TenantArchive, other: Plan | TenantArchive) -> bool:
-    mine, theirs = one.metadata, other.metadata
-    return (mine.uid, mine.generation, mine.deletion_timestamp, mine.finalizers) == (
-        theirs.uid,
-        theirs.generation,
-        theirs.deletion_timestamp,
-        theirs.finalizers,
-    )
-
-
-def _stamp(manifest: Mapping[str, Any]) -> str:
-    """Return what tells a change of a Tenant that its reconcile must look at from one of its status."""
-    metadata = manifest["metadata"]
-    restore = (metadata.get("annotations") or {}).get(names.RESTORE_FROM, "")
-    return f"{metadata.get('generation')}/{'deletionTimestamp' in metadata}/{restore}"
 
 
 def _time(text: str) -> datetime:

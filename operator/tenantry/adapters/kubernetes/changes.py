@@ -1,0 +1,44 @@
+"""Which changes of an object count, and which wake nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tenantry.api.archive import TenantArchive
+from tenantry.api.plan import Plan
+from tenantry.domain import names
+from tenantry.domain.observed import Observed
+
+
+def version(seen: Observed) -> int:
+    """Return the resourceVersion of an object as a number: versions of one kind grow through all its objects."""
+    return int(seen.resource_version or 0)
+
+
+def differs(old: Observed, new: Observed) -> bool:
+    """Return whether anything changed that a decision looks at; a quota's counters are not among it."""
+    return (
+        old.uid != new.uid
+        or old.fingerprint != new.fingerprint
+        or old.deleting != new.deleting
+        or old.detail != new.detail
+    )
+
+
+def same(one: Plan | TenantArchive, other: Plan | TenantArchive) -> bool:
+    """Return whether two are the same object with the same spec, for all but its status."""
+    mine, theirs = one.metadata, other.metadata
+    return (mine.uid, mine.generation, mine.deletion_timestamp, mine.finalizers) == (
+        theirs.uid,
+        theirs.generation,
+        theirs.deletion_timestamp,
+        theirs.finalizers,
+    )
+
+
+def stamp(manifest: Mapping[str, Any]) -> str:
+    """Return what tells a change of a Tenant that its reconcile must look at from one of its status."""
+    metadata = manifest["metadata"]
+    restore = (metadata.get("annotations") or {}).get(names.RESTORE_FROM, "")
+    return f"{metadata.get('generation')}/{'deletionTimestamp' in metadata}/{restore}"
