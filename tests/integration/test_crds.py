@@ -224,17 +224,19 @@ def test_an_object_of_an_older_laxer_schema_can_still_be_changed(kubectl: Kubect
     """Ratcheting: only what a change touches must satisfy the rules of today."""
     strict = copy.deepcopy(crd_documents()["plans.yaml"])
     strict["spec"]["group"] = "ratcheting.example"
-    strict["spec"]["names"].pop("categories")
-    strict["spec"]["names"]["shortNames"] = []
-    strict["metadata"]["name"] = "plans.ratcheting.example"
+    # Names of its own: kubectl remembers for minutes what a name stands for.
+    names = {"kind": "OldPlan", "listKind": "OldPlanList", "plural": "oldplans", "singular": "oldplan"}
+    strict["spec"]["names"] = names
+    strict["metadata"]["name"] = "oldplans.ratcheting.example"
     lax = copy.deepcopy(strict)
     properties = lax["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
     del properties["resources"]["properties"]["quota"]["additionalProperties"]["x-kubernetes-validations"]
     stored(lax)
-    kubectl("wait", "--for=condition=Established", "crd/plans.ratcheting.example", "--timeout=30s")
+    kubectl("wait", "--for=condition=Established", "crd/oldplans.ratcheting.example", "--timeout=30s")
     old = {
         **with_spec(plan("old"), resources={"quota": {"pods": "many"}}),
         "apiVersion": "ratcheting.example/v1alpha1",
+        "kind": "OldPlan",
     }
     _eventually(lambda: apply(kubectl, old).returncode == 0)
 

@@ -36,7 +36,14 @@ def tenantry(state_dir: Path, *arguments: str) -> subprocess.CompletedProcess[st
 
 def up_in_background(state_dir: Path, *arguments: str) -> subprocess.Popen[bytes]:
     command = [*COMMAND, "up", "--no-operator", f"--state-dir={state_dir}", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=_hear_interrupts
+    )
+
+
+def _hear_interrupts() -> None:
+    """Undo what a shell does to a command in the background, whose children would ignore Ctrl-C too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def pids(state_dir: Path) -> dict[str, int]:

@@ -526,6 +526,21 @@ async def _audit(operator: OperatorProcess, name: str) -> list[AuditEntry]:
         await ledger.close()
 
 
+async def _events(api: Api, name: str, count: int) -> list[Object]:
+    """Await so many Events about a Tenant: they are sent beside the reconcile."""
+    found: list[Object] = []
+    query = {"watch": "true", "fieldSelector": f"involvedObject.kind=Tenant,involvedObject.name={name}"}
+    async with (
+        asyncio.timeout(10),
+        api.client.stream("/api/v1/namespaces/default/events", query, 10) as events,
+    ):
+        async for event in events:
+            found.append(event["object"])
+            if len(found) == count:
+                break
+    return found
+
+
 async def test_every_change_that_matters_is_an_event_and_an_audit_row(
     api: Api, kubectl: Kubectl, operator: OperatorProcess, own_plan: str, name: str
 ) -> None:
@@ -564,11 +579,7 @@ async def test_every_change_that_matters_is_an_event_and_an_audit_row(
     assert renamed.message == "changed: spec.displayName"
     assert rows[0].at <= rows[-1].at
 
-    events = [
-        event
-        for event in await api.list("Event", "default")
-        if event["involvedObject"]["kind"] == "Tenant" and event["involvedObject"]["name"] == name
-    ]
+    events = await _events(api, name, len(expected) + 1)
     reasons = [event["reason"] for event in events]
     assert sorted(reasons) == sorted([*expected, "OverrideNotAllowed"])
     warnings = {event["reason"] for event in events if event["type"] == "Warning"}
