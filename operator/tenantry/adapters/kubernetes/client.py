@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -53,21 +54,30 @@ class Expired(Exception):  # noqa: N818
 
 
 async def configure(kubeconfig: str | None, context: str | None) -> Configuration:
-    """Return the connection that --kubeconfig, --context, KUBECONFIG or the pod's ServiceAccount name."""
+    """Return the connection that --kubeconfig, --context, KUBECONFIG or the pod's ServiceAccount name.
+
+    Where none of them is given the present context is not taken: a cluster is only touched when it is named.
+    Raises ConnectionFailed.
+    """
+    kubeconfig, context = kubeconfig or None, context or None
     configuration = Configuration()
     configuration.connection_pool_maxsize = CONNECTIONS
     # With it aiohttp looks for ~/.netrc in a thread before every request, half of the time of a burst.
     configuration.client_session_kwargs = {"trust_env": False}
-    if kubeconfig is None and context is None and _in_pod():
+    if kubeconfig is None and context is None:
+        if not _in_pod():
+            raise ConnectionFailed("no cluster is named: give --kubeconfig or --context, or set KUBECONFIG")
         config.load_incluster_config(client_configuration=configuration)
         configuration.proxy = _proxy(configuration.host)
         return configuration
+    if kubeconfig is not None and not _is_there(kubeconfig):
+        raise ConnectionFailed(f"no kubeconfig at {kubeconfig}: give another by --kubeconfig or KUBECONFIG")
     try:
         await config.load_kube_config(
             config_file=kubeconfig, context=context, client_configuration=configuration
         )
     except (config.ConfigException, OSError, ValueError) as error:
-        place = kubeconfig or "KUBECONFIG or ~/.kube/config"
+        place = kubeconfig or "~/.kube/config"
         raise ConnectionFailed(f"no cluster to connect to in {place}: {error}") from error
     configuration.proxy = configuration.proxy or _proxy(configuration.host)
     return configuration
@@ -79,6 +89,11 @@ def _proxy(url: str) -> str | None:
     if proxy_bypass(parts.hostname or ""):
         return None
     return getproxies().get(parts.scheme)
+
+
+def _is_there(kubeconfig: str) -> bool:
+    """Return whether any of the files of a KUBECONFIG exists."""
+    return any(Path(path).is_file() for path in kubeconfig.split(os.pathsep))
 
 
 def _in_pod() -> bool:
