@@ -28,6 +28,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build the control plane before the first test: with a cold cache it takes longer than a test may."""
+    config = session.config
+    wanted = any("integration" in item.path.parts for item in session.items)
+    if not wanted or config.option.collectonly or config.getoption("--control-plane") == "kind":
+        return
+    terminal = config.pluginmanager.getplugin("terminalreporter")
+    find_binaries(terminal.write_line if terminal else print)
+
+
 @dataclass(frozen=True)
 class Cluster:
     """A cluster with our CRDs in it."""
