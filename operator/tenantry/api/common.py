@@ -104,6 +104,10 @@ class ApiModel(BaseModel):
         use_attribute_docstrings=True,
     )
 
+    def as_json(self) -> dict[str, Any]:
+        """Return it as the API server takes it: camelCase, without what is unset."""
+        return self.model_dump(by_alias=True, exclude_none=True, mode="json")
+
 
 class ObjectMeta(ApiModel):
     """The parts of Kubernetes' metadata that the operator uses."""

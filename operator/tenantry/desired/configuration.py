@@ -24,7 +24,7 @@ def config_map(owner: Owner, spec: TenantSpec, plan: str, priority: str, active:
         **active.value,
     }
     if spec.vector_store is not None:
-        document["vectorStore"] = spec.vector_store.model_dump(by_alias=True, exclude_none=True, mode="json")
+        document["vectorStore"] = spec.vector_store.as_json()
     data = {
         DOCUMENT: json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False) + "\n",
         REVISION: str(active.number),

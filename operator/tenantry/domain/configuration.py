@@ -67,10 +67,7 @@ def resolve(
     `requested` is the plan that was asked for, where billing has put another into effect.
     """
     requested = requested or effective
-    config: Config = {
-        part: getattr(effective, part).model_dump(by_alias=True, exclude_none=True, mode="json")
-        for part in ("model", "retrieval", "limits")
-    }
+    config: Config = {part: getattr(effective, part).as_json() for part in ("model", "retrieval", "limits")}
     refused: list[str] = []
     dropped: list[str] = []
     for path, value in override_paths(overrides).items():
@@ -88,7 +85,7 @@ def override_paths(overrides: Overrides | None) -> dict[str, Any]:
     """Return the overrides that are set, by dotted path (``model.temperature``)."""
     if overrides is None:
         return {}
-    parts = overrides.model_dump(by_alias=True, exclude_none=True, mode="json")
+    parts = overrides.as_json()
     return {f"{part}.{name}": value for part, fields in parts.items() for name, value in fields.items()}
 
 

@@ -120,20 +120,17 @@ async def _status(
 ) -> Manifest:
     """Say how it stands; return the archive as it is then, for a write that follows."""
     listed = conditions.summarise(
-        {"NamespaceReady": outcome},
+        {},
         archive.status.conditions,
         generation=archive.metadata.generation,
         now=cx.clock.now(),
         ready_message=outcome.message,
+        also=(outcome,),
     )
     wanted = {
         "observedGeneration": archive.metadata.generation,
         "phase": phase,
-        "conditions": [
-            item.model_dump(by_alias=True, exclude_none=True, mode="json")
-            for item in listed
-            if item.type != "NamespaceReady"
-        ],
+        "conditions": [item.as_json() for item in listed],
     }
     stored = await report.write_status(raw, wanted, cx) or raw
     if archive.status.phase != phase:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tenantry.api.common import API_VERSION, Condition, rfc3339
+from tenantry.api.common import API_VERSION, rfc3339
 from tenantry.api.tenant import Tenant
 from tenantry.desired import children
 from tenantry.desired.namespace import namespace as build_namespace
@@ -158,7 +158,7 @@ def _archive(tenant: Tenant, raw: Manifest) -> Manifest:
         "purgeAfter": rfc3339(purge_after(tenant)),
     }
     if tenant.status.placement is not None:
-        spec["placement"] = tenant.status.placement.model_dump(by_alias=True, mode="json")
+        spec["placement"] = tenant.status.placement.as_json()
     name = names.archive_name(tenant.metadata.name, tenant.metadata.uid)
     metadata = {"name": name, "finalizers": [names.FINALIZER]}
     return {"apiVersion": API_VERSION, "kind": "TenantArchive", "metadata": metadata, "spec": spec}
@@ -175,7 +175,7 @@ def _left(way: Farewell, namespace: str) -> str:
 
 
 async def _record(tenant: Tenant, action: str, message: str, cx: Context) -> None:
-    before = tenant.spec.model_dump(by_alias=True, exclude_none=True, mode="json")
+    before = tenant.spec.as_json()
     identity = f"{tenant.metadata.uid}/{action.lower()}"
     await record.intent(tenant, cx, identity, action, message, actor="unknown", before=before)
 
@@ -189,17 +189,13 @@ async def _waits(tenant: Tenant, raw: Manifest, error: PartError, cx: Context) -
         now=cx.clock.now(),
         ready_message="",
     )
-    status = tenant.status.model_dump(by_alias=True, exclude_none=True, mode="json")
+    status = tenant.status.as_json()
     status.pop("placement", None)
     wanted = {
         **status,
         "observedGeneration": tenant.metadata.generation,
         "phase": "Deleting",
-        "conditions": [_dump(item) for item in listed],
+        "conditions": [item.as_json() for item in listed],
     }
     await report.write_status(raw, wanted, cx)
     return report.result_of([error])
-
-
-def _dump(condition: Condition) -> dict[str, Any]:
-    return condition.model_dump(by_alias=True, exclude_none=True, mode="json")

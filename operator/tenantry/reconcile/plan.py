@@ -19,12 +19,10 @@ async def _record_deletion(name: str, raw: Manifest | None, cx: Context) -> None
     gone = cx.seen.deleted_plan(name)
     if gone is None or (raw is not None and raw["metadata"]["uid"] == gone.metadata.uid):
         return
-    uid, before = gone.metadata.uid, gone.spec.model_dump(by_alias=True, exclude_none=True, mode="json")
+    uid, before = gone.metadata.uid, gone.spec.as_json()
     await record.intent(gone, cx, f"{uid}/deleted", "Deleted", "deleted", actor="unknown", before=before)
     cx.seen.plan_deletion_recorded(gone)
-    await cx.objects.emit(
-        gone.model_dump(by_alias=True, exclude_none=True, mode="json"), "Deleted", "deleted"
-    )
+    await cx.objects.emit(gone.as_json(), "Deleted", "deleted")
 
 
 async def reconcile(key: Key, cx: Context) -> Result:
@@ -64,7 +62,7 @@ async def reconcile(key: Key, cx: Context) -> Result:
     wanted = {
         "observedGeneration": observed,
         "tenants": count,
-        "conditions": [item.model_dump(by_alias=True, exclude_none=True, mode="json") for item in listed],
+        "conditions": [item.as_json() for item in listed],
     }
     await report.write_status(raw, wanted, cx)
     for row in rows:

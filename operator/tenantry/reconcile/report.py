@@ -104,7 +104,7 @@ def tenant_status(progress: Progress, cx: Context) -> dict[str, Any]:
         "observedGeneration": subject.metadata.generation if recorded else subject.status.observed_generation,
         "phase": phase,
         "plan": progress.plan,
-        "conditions": [_dump(condition) for condition in listed],
+        "conditions": [condition.as_json() for condition in listed],
         "namespace": subject.namespace_name
         if ours
         else None
@@ -122,10 +122,6 @@ def _stalled(progress: Progress) -> bool:
 def _ready_message(subject: Tenant, plan: str, revision: int | None) -> str:
     place = f"namespace {subject.namespace_name}, plan {plan}, configuration revision {revision}"
     return f"suspended on purpose: {place}" if subject.spec.suspended else place
-
-
-def _dump(condition: Condition) -> dict[str, Any]:
-    return condition.model_dump(by_alias=True, exclude_none=True, mode="json")
 
 
 async def write_status(raw: Manifest, wanted: dict[str, Any], cx: Context) -> Manifest | None:
@@ -172,13 +168,14 @@ async def unreadable(raw: Manifest, error: ValidationError, cx: Context) -> Resu
     ]
     generation = raw["metadata"].get("generation", 0)
     listed = conditions.summarise(
-        {"SpecValid": Outcome.failed(problem)},
+        {},
         present,
         generation=generation,
         now=cx.clock.now(),
         ready_message="",
+        also=[Outcome.failed(problem)],
     )
-    wanted = [_dump(condition) for condition in listed if condition.type != "SpecValid"]
+    wanted = [condition.as_json() for condition in listed]
     await write_status(raw, {**_degraded(raw), "observedGeneration": generation, "conditions": wanted}, cx)
     return Result(outcome="stalled")
 
@@ -199,7 +196,7 @@ async def broken(subject: Tenant, raw: Manifest, error: Exception, cx: Context) 
     wanted = {
         "observedGeneration": subject.status.observed_generation,
         **_degraded(raw),
-        "conditions": [_dump(condition) for condition in listed],
+        "conditions": [condition.as_json() for condition in listed],
     }
     await write_status(raw, wanted, cx)
 
