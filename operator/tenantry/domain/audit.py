@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,12 +29,6 @@ class AuditEntry:
     before: dict[str, Any] | None = None
     after: dict[str, Any] | None = None
     message: str = field(default="")
-
-
-def digest(value: Any) -> str:
-    """Return 16 hexadecimal digits that stand for a JSON value, the same for the same value everywhere."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def actor_of(managed_fields: Sequence[Mapping[str, Any]], *, changed: Collection[str] = ()) -> str:

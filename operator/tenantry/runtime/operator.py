@@ -97,7 +97,6 @@ class Operator:
         self._synced = False
         self._listing: Listing | None = None
         self._listed_at: float | None = None
-        self._finished_at = time.monotonic()
         self._health = HealthServer(
             settings.http_host, settings.http_port, self._snapshot, self._metrics.registry
         )
@@ -220,7 +219,6 @@ class Operator:
             self._seen.saw(manifest)
 
     def _observe(self, key: Key, outcome: str, seconds: float) -> None:
-        self._finished_at = time.monotonic()
         self._metrics.observe_reconcile(key.kind, outcome, seconds)
 
     def _count(self, verb: str, code: str) -> None:
@@ -234,7 +232,7 @@ class Operator:
             waits_for=self._listing.waits_for if self._listing else "",
             ended=tuple(name for name, task in self._tasks.items() if task.done()),
             oldest_wait=self._queue.oldest_wait,
-            since_finished=now - self._finished_at,
+            since_finished=now - self._queue.last_finished,
             longest_run=self._queue.longest_run,
             since_listed=None if self._listed_at is None else now - self._listed_at,
             list_interval=self._settings.relist_seconds,
