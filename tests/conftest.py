@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from tenantry.local.binaries import find_binaries
+from tenantry.local import chart, kubeconfig
+from tenantry.local.binaries import find_binaries, find_tool
 from tenantry.local.control_plane import ControlPlane
+from tenantry.local.kubectl import Kubectl as LocalKubectl
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -35,15 +38,22 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not wanted or config.option.collectonly or config.getoption("--control-plane") == "kind":
         return
     terminal = config.pluginmanager.getplugin("terminalreporter")
-    find_binaries(terminal.write_line if terminal else print)
+    report = terminal.write_line if terminal else print
+    find_binaries(report)
+    find_tool("helm", report)
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster with our CRDs in it."""
+    """A cluster with our CRDs in it, and with the chart but for its Deployment."""
 
     kubeconfig: str
+    """Of the administrator."""
     kubectl_program: str
+    operator_kubeconfig: str = ""
+    """Of the operator's own account, which has the chart's rights and no more."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """What the chart tells the operator, as environment variables."""
 
     def kubectl(
         self, *args: str, input: str | None = None, check: bool = True, kubeconfig: str | None = None
@@ -68,29 +78,38 @@ def control_plane(
 ) -> Iterator[Cluster]:
     """A cluster with the CRDs installed, for the whole run."""
     where = request.config.getoption("--control-plane")
+    folder = tmp_path_factory.mktemp("control-plane")
     if where == "embedded":
-        yield from _embedded(tmp_path_factory.mktemp("control-plane"))
+        yield from _embedded(folder)
     elif where == "kind":
         kind = request.getfixturevalue("kind_cluster")
-        yield _installed(Cluster(str(kind.kubeconfig_path), str(kind.kubectl_path)))
+        yield installed(Cluster(str(kind.kubeconfig_path), str(kind.kubectl_path)), folder)
     else:
         named = os.environ.get("TENANTRY_TEST_KUBECONFIG")
         if not named:
             pytest.fail("--control-plane context needs TENANTRY_TEST_KUBECONFIG to name a kubeconfig")
-        yield _installed(Cluster(named, "kubectl"))
+        yield installed(Cluster(named, shutil.which("kubectl") or "kubectl"), folder)
 
 
 def _embedded(folder: Path) -> Iterator[Cluster]:
     binaries = find_binaries(print)
     plane = ControlPlane(folder, durable=False, binaries=binaries)
     with plane:
-        yield _installed(Cluster(str(plane.kubeconfig), str(binaries.kubectl)))
+        yield installed(Cluster(str(plane.kubeconfig), str(binaries.kubectl)), folder)
 
 
-def _installed(cluster: Cluster) -> Cluster:
+def installed(cluster: Cluster, folder: Path) -> Cluster:
+    """Install the CRDs and the chart, as an administrator does; the operator's kubeconfig goes to `folder`."""
     cluster.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
     cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-    return cluster
+    as_admin = LocalKubectl(Path(cluster.kubectl_program), Path(cluster.kubeconfig), {})
+    rendered = chart.render(
+        find_tool("helm", print), REPOSITORY / "helm/tenantry", {"ledger": {"ephemeral": True}}
+    )
+    who = chart.install(as_admin, rendered)
+    path = folder / "operator.kubeconfig"
+    kubeconfig.write_as(path, Path(cluster.kubeconfig), who.name, chart.token(as_admin, who))
+    return replace(cluster, operator_kubeconfig=str(path), settings=who.variables)
 
 
 @pytest.fixture(scope="session")

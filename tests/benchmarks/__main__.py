@@ -33,7 +33,7 @@ from tests.benchmarks.scenarios import (
     tenant_edits,
 )
 from tests.benchmarks.watcher import Bench
-from tests.conftest import Cluster, _installed
+from tests.conftest import Cluster, installed
 from tests.integration.conftest import REPOSITORY, Api, OperatorProcess, running
 
 Seconds = list[float]
@@ -89,11 +89,11 @@ async def run(scale: float) -> None:
         tempfile.TemporaryDirectory(prefix="tenantry-bench-") as folder,
         ControlPlane(Path(folder) / "control-plane", binaries=binaries) as plane,
     ):
-        cluster = _installed(Cluster(str(plane.kubeconfig), str(binaries.kubectl)))
+        cluster = installed(Cluster(str(plane.kubeconfig), str(binaries.kubectl)), Path(folder))
         cluster.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "manifests/samples/plans.yaml"))
         state = Path(folder) / "operator"
         state.mkdir()
-        operator = OperatorProcess(cluster.kubeconfig, state)
+        operator = OperatorProcess(cluster, state)
         with running(operator):
             await operator.start()
             await measure(cluster, operator, scale)

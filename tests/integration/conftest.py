@@ -180,15 +180,16 @@ def tenant(name: str, **spec: Any) -> Object:
 
 
 class OperatorProcess:
-    """`tenantry run` as a process of its own, so that it can be killed."""
+    """`tenantry run` as a process of its own, so that it can be killed; with the chart's rights and settings."""
 
-    def __init__(self, kubeconfig: str, folder: Path, **settings: str) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, **settings: str) -> None:
         self.log = folder / "operator.log"
         self.port = free_ports(1)[0]
         self.state_dir = folder
-        self._command = [sys.executable, "-m", "tenantry", "run", "--kubeconfig", kubeconfig]
+        self._command = [sys.executable, "-m", "tenantry", "run", "--kubeconfig", cluster.operator_kubeconfig]
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("TENANTRY_")},
+            **cluster.settings,
             "TENANTRY_STATE_DIR": str(folder),
             "TENANTRY_HTTP_PORT": str(self.port),
             "TENANTRY_HTTP_HOST": "127.0.0.1",
@@ -267,7 +268,7 @@ async def operator(
     control_plane: Cluster, plans: None, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[OperatorProcess]:
     """The operator, running."""
-    process = OperatorProcess(control_plane.kubeconfig, tmp_path_factory.mktemp("operator"))
+    process = OperatorProcess(control_plane, tmp_path_factory.mktemp("operator"))
     with running(process):
         await process.start()
         yield process

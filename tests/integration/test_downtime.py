@@ -21,7 +21,7 @@ from tenantry.adapters.kubernetes.client import Client, configure
 from tenantry.domain import names
 from tenantry.local.binaries import find_binaries
 from tenantry.local.control_plane import ControlPlane
-from tests.conftest import REPOSITORY, Cluster
+from tests.conftest import REPOSITORY, Cluster, installed
 from tests.integration.access import can
 from tests.integration.conftest import (
     Api,
@@ -46,11 +46,9 @@ Story = AsyncGenerator[None, None]
 def own_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A control plane on which no other test runs an operator."""
     binaries = find_binaries(print)
-    plane = ControlPlane(tmp_path_factory.mktemp("own-plane"), durable=False, binaries=binaries)
-    with plane:
-        cluster = Cluster(str(plane.kubeconfig), str(binaries.kubectl))
-        cluster.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
-        cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    folder = tmp_path_factory.mktemp("own-plane")
+    with ControlPlane(folder, durable=False, binaries=binaries) as plane:
+        cluster = installed(Cluster(str(plane.kubeconfig), str(binaries.kubectl)), folder)
         cluster.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "manifests/samples/plans.yaml"))
         yield cluster
 
@@ -67,7 +65,7 @@ async def own_operator(
     own_plane: Cluster, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[OperatorProcess]:
     """An operator that tests stop, kill and start again; its ledger stays."""
-    process = OperatorProcess(own_plane.kubeconfig, tmp_path_factory.mktemp("own-operator"))
+    process = OperatorProcess(own_plane, tmp_path_factory.mktemp("own-operator"))
     with running(process):
         await process.start()
         yield process

@@ -25,7 +25,7 @@ from tenantry.reconcile.ports import Context, Policy
 from tenantry.reconcile.result import Key
 from tenantry.reconcile.tenant import reconcile
 from tenantry.runtime.operator import SystemClock
-from tests.conftest import REPOSITORY, Cluster, _installed
+from tests.conftest import REPOSITORY, Cluster, installed
 from tests.integration.conftest import (
     Api,
     Object,
@@ -50,9 +50,9 @@ WRITES = frozenset({"APPLY", "PATCH", "PUT", "POST", "DELETE", "DELETECOLLECTION
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A control plane on which no other test's operator runs."""
     binaries = find_binaries(print)
-    plane = ControlPlane(tmp_path_factory.mktemp("alone"), durable=False, binaries=binaries)
-    with plane:
-        yield _installed(Cluster(str(plane.kubeconfig), str(binaries.kubectl)))
+    folder = tmp_path_factory.mktemp("alone")
+    with ControlPlane(folder, durable=False, binaries=binaries) as plane:
+        yield installed(Cluster(str(plane.kubeconfig), str(binaries.kubectl)), folder)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ async def hasty(
     """An operator that waits two seconds for a Plan, and lists everything three times a second."""
     cluster.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "manifests/samples/plans.yaml"))
     process = OperatorProcess(
-        cluster.kubeconfig,
+        cluster,
         tmp_path_factory.mktemp("hasty"),
         TENANTRY_PLAN_GRACE_SECONDS=str(PLAN_GRACE_SECONDS),
         TENANTRY_RELIST_SECONDS=str(RELIST_SECONDS),

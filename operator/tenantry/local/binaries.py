@@ -1,4 +1,4 @@
-"""The programs of the control plane: found in KUBEBUILDER_ASSETS, in the cache, or built with Go.
+"""The programs of the control plane and its tools: in KUBEBUILDER_ASSETS, in the cache, or built with Go.
 
 The cache is `$XDG_CACHE_HOME/tenantry/tools` (else `~/.cache/tenantry/tools`), one folder per Go module and
 content of its go.mod and go.sum, so that a new version of a tool is built next to the old one.
@@ -101,6 +101,14 @@ _KUBERNETES = _Module(
     # Unstamped, the API server calls itself v0.0.0 and clients take it for one that lacks everything.
     stamp="k8s.io/component-base/version",
 )
+_TOOLS = {
+    "helm": _Module(
+        folder="helm",
+        path="helm.sh/helm/v4",
+        packages={"helm": "helm.sh/helm/v4/cmd/helm"},
+        minutes="about 2 minutes",
+    ),
+}
 
 
 def find_binaries(report: Callable[[str], None], marks: Mapping[str, str] | None = None) -> Binaries:
@@ -120,6 +128,18 @@ def find_binaries(report: Callable[[str], None], marks: Mapping[str, str] | None
             kube_controller_manager=kubernetes / "kube-controller-manager",
             kubectl=kubernetes / "kubectl",
         )
+
+
+def find_tool(name: str, report: Callable[[str], None], marks: Mapping[str, str] | None = None) -> Path:
+    """Return a program beside the control plane's: from KUBEBUILDER_ASSETS where it is there, else built.
+
+    `name` is one of `helm`. Raises LocalError.
+    """
+    with plain_os_errors(f"cannot prepare {name}"):
+        assets = os.environ.get("KUBEBUILDER_ASSETS")
+        if assets and _is_program(Path(assets) / name):
+            return Path(assets) / name
+        return _built(_TOOLS[name], report, marks or {}) / name
 
 
 def cache_folder() -> Path:

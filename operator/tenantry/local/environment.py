@@ -8,14 +8,14 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tenantry.local import control_plane, kubeconfig, processes
-from tenantry.local.binaries import Binaries
+from tenantry.local import chart, control_plane, kubeconfig, processes
+from tenantry.local.binaries import Binaries, find_tool
 from tenantry.local.control_plane import ControlPlane, Report
 from tenantry.local.errors import LocalError, plain_os_errors
 from tenantry.local.files import locked, write_private
@@ -33,7 +33,9 @@ _FILES = (*control_plane.FILES, "state.json", OPERATOR, _TOKEN, _OPERATOR_KUBECO
 
 _TENANTS_SECONDS = 120.0
 _NAME_AND_READY = "{.metadata.name} {.status.conditions[?(@.type=='Ready')].status}"
-_TOKEN_LIFETIME = "87600h"
+
+# The ledger of an environment is SQLite in its folder, and nobody scrapes it.
+_VALUES = {"ledger": {"ephemeral": True}}
 
 
 def default_state_dir() -> Path:
@@ -55,6 +57,8 @@ class _State:
     populated: bool = False
     """Whether plans and tenants were created: later they belong to the user."""
     operator_port: int | None = None
+    settings: dict[str, str] = field(default_factory=dict)
+    """What the chart tells the operator."""
 
 
 class Environment:
@@ -169,27 +173,12 @@ class Environment:
         kubectl.apply(*(f"--filename={path}" for path in files))
         kubectl.run("wait", "--for=condition=Established", "--timeout=30s", *map(_crd, files))
         self._report(f"installed {len(files)} kinds")
-        if base := manifests.base():
-            self._install_base(kubectl, base)
-        self._save(installed=digest)
-
-    def _install_base(self, kubectl: Kubectl, base: Path) -> None:
-        """Install what the operator has in a cluster but for its Deployment, and keep its account's token.
-
-        The operator itself runs as a process here, but with the rights that users give it.
-        """
-        documents = [each for each in yaml.safe_load_all(kubectl.run("kustomize", str(base))) if each]
-        kept = [each for each in documents if each["kind"] not in ("Deployment", "CustomResourceDefinition")]
-        namespaces = [each for each in kept if each["kind"] == "Namespace"]
-        kubectl.apply(documents=namespaces)
-        kubectl.apply(documents=[each for each in kept if each not in namespaces])
-        accounts = [each["metadata"] for each in kept if each["kind"] == "ServiceAccount"]
-        if len(accounts) == 1:
-            name, namespace = accounts[0]["name"], accounts[0].get("namespace", "default")
-            token = kubectl.run(
-                "create", "token", name, f"--namespace={namespace}", f"--duration={_TOKEN_LIFETIME}"
-            )
-            write_private(self.state_dir / _TOKEN, token.strip().encode())
+        marks = processes.marks(self.state_dir, "build")
+        helm = find_tool("helm", self._report, marks)
+        who = chart.install(kubectl, chart.render(helm, manifests.chart(), _VALUES))
+        write_private(self.state_dir / _TOKEN, chart.token(kubectl, who).encode())
+        self._report(f"installed the chart; the operator is ServiceAccount {who.namespace}/{who.name}")
+        self._save(installed=digest, settings=dict(who.variables))
 
     def _populate(self) -> None:
         if self._load().populated:
@@ -203,15 +192,14 @@ class Environment:
     def _run_operator(self) -> list[str]:
         """Have the operator running and ready; return its name if it had to be started."""
         plane, token = self.control_plane, self.state_dir / _TOKEN
-        path = plane.kubeconfig
-        if token.exists():
-            path = self.state_dir / _OPERATOR_KUBECONFIG
-            authority = plane.certificates.authority.certificate
-            kubeconfig.write_for_token(path, plane.url or "", authority, OPERATOR, token.read_text())
+        path = self.state_dir / _OPERATOR_KUBECONFIG
+        authority = plane.certificates.authority.certificate
+        kubeconfig.write_for_token(path, plane.url or "", authority, OPERATOR, token.read_text())
         self._operator = OperatorDaemon(
             self.state_dir,
             path,
             plane.log(OPERATOR),
+            self._load().settings,
             self._load().operator_port,
             lambda port: self._save(operator_port=port),
         )

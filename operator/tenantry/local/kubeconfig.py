@@ -29,6 +29,15 @@ def write_for_token(path: Path, url: str, authority: Path, user: str, token: str
     _write(path, url, authority, user, {"token": token})
 
 
+def write_as(path: Path, base: Path, user: str, token: str) -> None:
+    """Write a kubeconfig for whom the bearer token names, on the current cluster of `base`. Raises OSError."""
+    document = yaml.safe_load(base.read_text())
+    current = next(each for each in document["contexts"] if each["name"] == document["current-context"])
+    document["users"] = [{"name": user, "user": {"token": token}}]
+    document["contexts"] = [{"name": current["name"], "context": {**current["context"], "user": user}}]
+    write_private(path, yaml.safe_dump(document).encode())
+
+
 def _write(path: Path, url: str, authority: Path, user: str, credentials: Mapping[str, str]) -> None:
     document: dict[str, Any] = {
         "apiVersion": "v1",

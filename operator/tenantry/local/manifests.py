@@ -14,7 +14,7 @@ _PACKAGE = Path(tenantry.__file__).parent
 
 @dataclass(frozen=True)
 class Manifests:
-    """Where the manifests are: a folder with `crds/` and `manifests/`."""
+    """Where the manifests are: a folder with `crds/`, `helm/` and `manifests/`."""
 
     root: Path
 
@@ -29,25 +29,23 @@ class Manifests:
         """Return the file of the sample Plans."""
         return self.root / "manifests" / "samples" / "plans.yaml"
 
-    def base(self) -> Path | None:
-        """Return the folder of the kustomize base, where there is one."""
-        folder = self.root / "manifests"
-        return folder if (folder / "kustomization.yaml").exists() else None
+    def chart(self) -> Path:
+        """Return the folder of the operator's chart."""
+        return self.root / "helm" / "tenantry"
 
     def digest(self) -> str:
-        """Return a hash that changes with the content of what is installed: definitions and base."""
-        base = (self.root / "manifests").rglob("*.yaml") if self.base() else ()
-        return digest(*self.crds(), *sorted(base))
+        """Return a hash that changes with the content of what is installed: definitions and chart."""
+        return digest(*self.crds(), *sorted(path for path in self.chart().rglob("*") if path.is_file()))
 
 
 def find_manifests() -> Manifests:
     """Return the manifests that belong to this package. Raises LocalError when they are missing."""
     # A checkout comes first: it is what its developer edits.
     for root in (_PACKAGE.parents[1], _PACKAGE):
-        if (root / "crds").is_dir() and (root / "manifests").is_dir():
+        if all((root / each).is_dir() for each in ("crds", "helm", "manifests")):
             return Manifests(root)
     raise LocalError(
-        f"no crds/ and manifests/ in {_PACKAGE.parents[1]} or {_PACKAGE}: install tenantry from a checkout"
+        f"no crds/, helm/ and manifests/ in {_PACKAGE.parents[1]} or {_PACKAGE}: install tenantry from a checkout"
     )
 
 

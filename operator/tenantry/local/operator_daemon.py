@@ -6,7 +6,7 @@ import http.client
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 
@@ -27,7 +27,8 @@ _ATTEMPTS = 3
 class OperatorDaemon:
     """`tenantry run` in the background, its own state under `<environment>/operator`.
 
-    `port` is where it served health and metrics last; `remember` is told a new one before it is used.
+    `settings` are environment variables; what the user's shell has set goes before them. `port` is where it
+    served health and metrics last; `remember` is told a new one before it is used.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class OperatorDaemon:
         environment: Path,
         kubeconfig: Path,
         log: Path,
+        settings: Mapping[str, str],
         port: int | None,
         remember: Callable[[int], None],
     ) -> None:
         self._environment = environment
         self._kubeconfig = kubeconfig
         self._log = log
+        self._settings = settings
         self._port = port
         self._remember = remember
         self._process: psutil.Process | None = None
@@ -50,7 +53,7 @@ class OperatorDaemon:
         """Have it running and ready: the seconds that took, None when it was. Raises LocalError, OSError."""
         begin = time.monotonic()
         command = [sys.executable, "-m", "tenantry", "run", f"--kubeconfig={self._kubeconfig}"]
-        reads = digest(self._kubeconfig)
+        reads = f"{digest(self._kubeconfig)} {sorted(self._settings.items())}"
         # Its port counts too: nobody could ask one whose port was forgotten.
         inputs = f"{reads} {self._port}"
         self._process = processes.keep(self._environment, OPERATOR, command, inputs, _STOP_SECONDS)
@@ -95,6 +98,7 @@ class OperatorDaemon:
     def _variables(self) -> dict[str, str]:
         """Return the settings of the user's shell, but for what belongs to this environment."""
         return {
+            **self._settings,
             **os.environ,
             "TENANTRY_STATE_DIR": str(self._environment / OPERATOR),
             "TENANTRY_HTTP_HOST": LOOPBACK,

@@ -1,0 +1,73 @@
+"""The chart as a cluster gets it, rendered by the real helm; installed here without its Deployment.
+
+The operator runs as a process on this machine, but as the account that the chart makes for it and with the settings
+that the chart gives it: a rule or a setting that is missing there is missing here.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tenantry.local.errors import LocalError
+from tenantry.local.kubectl import Kubectl
+
+RELEASE = "tenantry"
+NAMESPACE = "tenantry-system"
+
+TOKEN_LIFETIME = "87600h"
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who the operator is in a cluster, and what the chart tells it."""
+
+    name: str
+    namespace: str
+    variables: Mapping[str, str]
+    """Settings as environment variables; those whose value only a pod has are left out."""
+
+
+def render(helm: Path, chart: Path, values: Mapping[str, Any], namespace: str = NAMESPACE) -> list[Manifest]:
+    """Return what `helm template` makes of a chart. Raises LocalError with helm's own words."""
+    command = [str(helm), "template", RELEASE, str(chart), f"--namespace={namespace}", "--values=-"]
+    answer = subprocess.run(
+        command, input=json.dumps(values), capture_output=True, text=True, timeout=60, check=False
+    )
+    if answer.returncode != 0:
+        raise LocalError(f"helm template {chart.name} failed: {answer.stderr.strip()}")
+    return [document for document in yaml.safe_load_all(answer.stdout) if document]
+
+
+def install(kubectl: Kubectl, documents: Iterable[Manifest], namespace: str = NAMESPACE) -> Account:
+    """Apply everything but the Deployment; return whose token the operator needs. Raises LocalError."""
+    rendered = list(documents)
+    made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+    kubectl.apply(documents=[made])
+    kubectl.apply(documents=[each for each in rendered if each["kind"] != "Deployment"])
+    return account(rendered)
+
+
+def account(documents: Iterable[Manifest]) -> Account:
+    """Return the account and the settings of the Deployment among `documents`. Raises LocalError."""
+    deployments = [each for each in documents if each["kind"] == "Deployment"]
+    if len(deployments) != 1:
+        raise LocalError(f"the chart has {len(deployments)} Deployments, and one was expected")
+    namespace = deployments[0]["metadata"]["namespace"]
+    spec = deployments[0]["spec"]["template"]["spec"]
+    variables = {each["name"]: each["value"] for each in spec["containers"][0]["env"] if "value" in each}
+    return Account(spec["serviceAccountName"], namespace, variables)
+
+
+def token(kubectl: Kubectl, who: Account) -> str:
+    """Return a token of the account, as a pod of its own would have one. Raises KubectlError."""
+    command = ("create", "token", who.name, f"--namespace={who.namespace}", f"--duration={TOKEN_LIFETIME}")
+    return kubectl.run(*command).strip()
