@@ -32,15 +32,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build the control plane before the first test: with a cold cache it takes longer than a test may."""
+    """Build the programs before the first test: with a cold cache that takes longer than a test may."""
     config = session.config
     wanted = any("integration" in item.path.parts for item in session.items)
     if not wanted or config.option.collectonly or config.getoption("--control-plane") == "kind":
         return
     terminal = config.pluginmanager.getplugin("terminalreporter")
     report = terminal.write_line if terminal else print
-    find_binaries(report)
-    find_tool("helm", report)
+    tools = {name for item in session.items for mark in item.iter_markers("tool") for name in mark.args}
+    integration = any("integration" in item.path.parts for item in session.items)
+    if integration and config.getoption("--control-plane") != "kind":
+        find_binaries(report)
+    if integration:
+        tools.add("helm")
+    for name in sorted(tools):
+        find_tool(name, report)
 
 
 @dataclass(frozen=True)
