@@ -1,4 +1,4 @@
-"""Writes: their fence and their limits of time, and Events, which nobody waits for."""
+"""Writes: their fence and their limits of time."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import pytest
 from aiohttp import web
 
 from tenantry.adapters.kubernetes import client as clients
-from tenantry.adapters.kubernetes import objects as writes
-from tenantry.adapters.kubernetes.client import Client
 from tenantry.adapters.kubernetes.objects import ApiObjects
 from tenantry.reconcile.ports import Unavailable
 from tests.unit.kubernetes.fake_api import failure, served
@@ -76,76 +74,3 @@ async def test_a_request_has_its_own_limit_of_time(
         with pytest.raises(Unavailable, match=f"did not answer {method}"):
             await client.send(method, "/x")
     assert clients.WRITE_TIMEOUT_SECONDS <= 10
-
-
-class Events:
-    """Holds Events back until it is told to take them, and refuses the first ones."""
-
-    def __init__(self, refused: int = 0) -> None:
-        self.open = asyncio.Event()
-        self.refused = refused
-        self.got: list[str] = []
-
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
-        reason = (await request.json())["reason"]
-        await self.open.wait()
-        if self.refused:
-            self.refused -= 1
-            return failure(429, "too many requests")
-        self.got.append(reason)
-        return web.json_response({})
-
-
-def writer(client: Client, leads: bool = True) -> ApiObjects:
-    return ApiObjects(client, lambda: leads, lambda _: None, lambda *_: None)
-
-
-async def test_nobody_waits_for_an_event_but_the_end() -> None:
-    server = Events()
-    async with served(server) as client, asyncio.timeout(5):
-        objects = writer(client)
-        for reason in "abc":
-            await objects.emit(MANIFEST, reason, "message")
-        assert server.got == []
-        server.open.set()
-        await objects.drain(5)
-        assert sorted(server.got) == ["a", "b", "c"]
-        await objects.drain(5)
-
-
-async def test_an_event_is_sent_once_and_a_refusal_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
-    server = Events(refused=1)
-    server.open.set()
-    async with served(server) as client, asyncio.timeout(5):
-        objects = writer(client)
-        await objects.emit(MANIFEST, "a", "message")
-        await objects.drain(5)
-    assert server.got == []
-    assert "no Event a about x: too many requests" in caplog.text
-
-
-async def test_events_do_not_pile_up_nor_keep_a_process_from_stopping(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(writes, "MOST_EVENTS", 2)
-    server = Events()
-    async with served(server) as client, asyncio.timeout(5):
-        objects = writer(client)
-        for reason in "abc":
-            await objects.emit(MANIFEST, reason, "message")
-        assert "no Event c about x: too many wait already" in caplog.text
-        await objects.drain(0.01)
-        server.open.set()
-        await objects.emit(MANIFEST, "d", "message")
-        await objects.drain(5)
-        assert server.got[-1] == "d"
-
-
-async def test_a_process_without_the_lease_sends_no_events() -> None:
-    server = Events()
-    server.open.set()
-    async with served(server) as client:
-        objects = writer(client, leads=False)
-        await objects.emit(MANIFEST, "a", "message")
-        await objects.drain(5)
-    assert server.got == []

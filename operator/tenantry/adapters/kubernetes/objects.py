@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
 from typing import Any
 
 from tenantry.adapters.kubernetes.client import APPLY, JSON, MERGE, Client
-from tenantry.adapters.kubernetes.kinds import EVENTS, KINDS, Kind
+from tenantry.adapters.kubernetes.events import Events
+from tenantry.adapters.kubernetes.kinds import KINDS, Kind
 from tenantry.domain import names
 from tenantry.reconcile.ports import Conflict, Manifest
-
-logger = logging.getLogger(__name__)
-
-EVENT_NAMESPACE = "default"
-"""Where Events about cluster-scoped objects live."""
-
-MOST_EVENTS = 200
-"""Events on their way at once; more are dropped: reconciles do not wait for them, so they could pile up."""
 
 Writing = Callable[[str, str, str], AbstractContextManager[None]]
 """Called with a kind, a namespace and a name."""
@@ -48,7 +37,7 @@ class ApiObjects:
         self._wrote = wrote
         self._gone = gone
         self._writing = writing
-        self._events: set[asyncio.Task[None]] = set()
+        self._events = Events(client, leads)
 
     async def get(self, kind: str, name: str, namespace: str = "") -> Manifest | None:
         """Read one object as it is now; None where there is none."""
@@ -122,31 +111,11 @@ class ApiObjects:
 
     async def emit(self, about: Manifest, reason: str, message: str, *, warning: bool = False) -> None:
         """Send an Event about an object, beside the reconcile. Never raises or waits: an Event is a courtesy."""
-        if not self._leads():
-            return
-        if len(self._events) >= MOST_EVENTS:
-            logger.warning("no Event %s about %s: too many wait already", reason, about["metadata"]["name"])
-            return
-        task = asyncio.create_task(self._send_event(_event(about, reason, message, warning)))
-        self._events.add(task)
-        task.add_done_callback(self._events.discard)
+        self._events.send(about, reason, message, warning)
 
     async def drain(self, seconds: float) -> None:
         """Give the Events that are on their way so long, and no longer."""
-        waiting = list(self._events)
-        if waiting:
-            await asyncio.wait(waiting, timeout=seconds)
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-
-    async def _send_event(self, event: Manifest) -> None:
-        path = EVENTS.path(namespace=EVENT_NAMESPACE)
-        try:
-            await self._client.send("POST", path, body=event, allowed=self._leads, attempts=1)
-        except Exception as error:  # noqa: BLE001 - nobody waits for it
-            reason, name = event["reason"], event["involvedObject"]["name"]
-            logger.warning("no Event %s about %s: %s", reason, name, error)
+        await self._events.drain(seconds)
 
     async def _write(
         self,
@@ -181,33 +150,3 @@ def _typed(answer: Manifest, kind: Kind) -> Manifest:
     answer["kind"] = kind.kind
     answer["apiVersion"] = kind.api_version
     return answer
-
-
-def _event(about: Manifest, reason: str, message: str, warning: bool) -> Manifest:
-    now = datetime.now(UTC)
-    metadata = about["metadata"]
-    name = metadata["name"]
-    mark = hashlib.blake2b(
-        f"{metadata.get('uid')}{reason}{message}{now.isoformat()}".encode(), digest_size=8
-    ).hexdigest()
-    seconds = now.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"name": f"{name}.{mark}", "namespace": EVENT_NAMESPACE},
-        "involvedObject": {
-            "apiVersion": about["apiVersion"],
-            "kind": about["kind"],
-            "name": name,
-            "uid": metadata.get("uid", ""),
-            "resourceVersion": metadata.get("resourceVersion", ""),
-        },
-        "type": "Warning" if warning else "Normal",
-        "reason": reason,
-        "message": message[:1024],
-        "count": 1,
-        "firstTimestamp": seconds,
-        "lastTimestamp": seconds,
-        "source": {"component": names.MANAGER},
-        "reportingComponent": "tenantry.dev/operator",
-    }
