@@ -108,6 +108,13 @@ _TOOLS = {
         packages={"helm": "helm.sh/helm/v4/cmd/helm"},
         minutes="about 2 minutes",
     ),
+    # Says which traffic NetworkPolicies allow; only the tests need it.
+    "cyclonus": _Module(
+        folder="cyclonus",
+        path="github.com/mattfenwick/cyclonus",
+        packages={"cyclonus": "github.com/mattfenwick/cyclonus/cmd/cyclonus"},
+        minutes="about 1 minute",
+    ),
 }
 
 
@@ -133,7 +140,7 @@ def find_binaries(report: Callable[[str], None], marks: Mapping[str, str] | None
 def find_tool(name: str, report: Callable[[str], None], marks: Mapping[str, str] | None = None) -> Path:
     """Return a program beside the control plane's: from KUBEBUILDER_ASSETS where it is there, else built.
 
-    `name` is one of `helm`. Raises LocalError.
+    `name` is one of `helm` and `cyclonus`. Raises LocalError.
     """
     with plain_os_errors(f"cannot prepare {name}"):
         assets = os.environ.get("KUBEBUILDER_ASSETS")
