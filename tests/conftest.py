@@ -34,8 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build the programs before the first test: with a cold cache that takes longer than a test may."""
     config = session.config
-    wanted = any("integration" in item.path.parts for item in session.items)
-    if not wanted or config.option.collectonly or config.getoption("--control-plane") == "kind":
+    if config.option.collectonly:
         return
     terminal = config.pluginmanager.getplugin("terminalreporter")
     report = terminal.write_line if terminal else print
@@ -114,7 +113,8 @@ def installed(cluster: Cluster, folder: Path) -> Cluster:
     )
     who = chart.install(as_admin, rendered)
     path = folder / "operator.kubeconfig"
-    kubeconfig.write_as(path, Path(cluster.kubeconfig), who.name, chart.token(as_admin, who))
+    credentials = {"token": chart.token(as_admin, who)}
+    kubeconfig.write_as(path, Path(cluster.kubeconfig), who.name, credentials)
     return replace(cluster, operator_kubeconfig=str(path), settings=who.variables)
 
 

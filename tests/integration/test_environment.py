@@ -182,36 +182,77 @@ def test_a_port_that_was_taken_meanwhile_is_replaced(environment: Environment) -
     assert environment.status().running
 
 
-BASE = """
+CHART = {
+    "Chart.yaml": "{apiVersion: v2, name: other, version: 1.0.0}",
+    "templates/all.yaml": """
 apiVersion: v1
-kind: List
-items:
-  - {apiVersion: v1, kind: Namespace, metadata: {name: somewhere}}
-  - {apiVersion: v1, kind: ServiceAccount, metadata: {name: operator, namespace: somewhere}}
-  - {apiVersion: apps/v1, kind: Deployment, metadata: {name: operator, namespace: somewhere}}
-  - apiVersion: rbac.authorization.k8s.io/v1
-    kind: ClusterRoleBinding
-    metadata: {name: operator}
-    roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}
-    subjects: [{kind: ServiceAccount, name: operator, namespace: somewhere}]
-"""
+kind: ServiceAccount
+metadata: {name: robot, namespace: {{ .Release.Namespace }}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: robot, namespace: {{ .Release.Namespace }}}
+spec:
+  template:
+    spec:
+      serviceAccountName: robot
+      containers: [{name: operator, env: [{name: TENANTRY_WORKERS, value: "3"}]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: robot}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}
+subjects: [{kind: ServiceAccount, name: robot, namespace: {{ .Release.Namespace }}}]
+""",
+}
 
 
-def test_the_operator_runs_as_the_service_account_of_the_manifests(
+def test_the_operator_runs_as_the_account_and_with_the_settings_of_the_chart(
     environment: Environment, kubectl: Kubectl, tmp_path: Path
 ) -> None:
     (tmp_path / "crds").symlink_to(find_manifests().root / "crds")
-    (tmp_path / "manifests").mkdir()
-    (tmp_path / "manifests" / "kustomization.yaml").write_text("resources: [base.yaml]")
-    (tmp_path / "manifests" / "base.yaml").write_text(BASE)
+    for name, content in CHART.items():
+        path = tmp_path / "helm" / "tenantry" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    assert account(environment, kubectl) == "system:serviceaccount:tenantry-system:tenantry"
     same = Environment(environment.state_dir, manifests=Manifests(tmp_path))
     assert same.up() == [OPERATOR]
+    assert account(environment, kubectl) == "system:serviceaccount:tenantry-system:robot"
+    (operator,) = processes.find(environment.state_dir)[OPERATOR]
+    assert operator.environ()["TENANTRY_WORKERS"] == "3"
+    with pytest.raises(KubectlError, match="not found"):
+        kubectl.run("get", "deployment", "robot", "--namespace=tenantry-system")
+    assert environment.up() == [OPERATOR]
+    assert account(environment, kubectl) == "system:serviceaccount:tenantry-system:tenantry"
+
+
+def account(environment: Environment, kubectl: Kubectl) -> str:
+    """Return who the running operator is to the API server."""
     (operator,) = processes.find(environment.state_dir)[OPERATOR]
     (option,) = [word for word in operator.cmdline() if word.startswith("--kubeconfig=")]
-    who = kubectl.json("auth", "whoami", option)["status"]["userInfo"]["username"]
-    assert who == "system:serviceaccount:somewhere:operator"
-    with pytest.raises(KubectlError, match="not found"):
-        kubectl.run("get", "deployment", "operator", "--namespace=somewhere")
+    return str(kubectl.json("auth", "whoami", option)["status"]["userInfo"]["username"])
+
+
+def test_a_chart_that_helm_refuses_is_one_line_and_leaves_the_operator_as_it_was(
+    environment: Environment, tmp_path: Path
+) -> None:
+    (tmp_path / "crds").symlink_to(find_manifests().root / "crds")
+    folder = tmp_path / "helm" / "tenantry"
+    folder.mkdir(parents=True)
+    (folder / "Chart.yaml").write_text("{apiVersion: v2}")
+    before = pids(environment.state_dir)
+    with pytest.raises(LocalError, match=f"^helm cannot render {folder}: .*chart.metadata.name") as error:
+        Environment(environment.state_dir, manifests=Manifests(tmp_path)).up()
+    assert "\n" not in str(error.value)
+    assert pids(environment.state_dir) == before
+    assert environment.up() == []
+
+
+def test_a_lost_token_is_made_anew(environment: Environment, kubectl: Kubectl) -> None:
+    (environment.state_dir / "operator.token").unlink()
+    assert environment.up() == [OPERATOR]
+    assert account(environment, kubectl) == "system:serviceaccount:tenantry-system:tenantry"
 
 
 def test_status_for_programs_and_its_exit_codes(environment: Environment, state_dir: Path) -> None:
@@ -300,9 +341,7 @@ def test_a_build_that_fails_and_a_missing_tool_are_one_line(
     monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
     failed = tenantry(state_dir, "up")
     assert failed.returncode == 1
-    assert failed.stderr.splitlines()[-1].startswith(
-        "error: building the control plane failed: broken (log: "
-    )
+    assert failed.stderr.splitlines()[-1].startswith("error: building etcd failed: broken (log: ")
     monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path))
     missing = tenantry(state_dir, "up")
     assert missing.returncode == 1

@@ -15,13 +15,14 @@ from typing import Any
 
 import yaml
 
-from tenantry.local.errors import LocalError
+from tenantry.local.errors import LocalError, plain_os_errors
 from tenantry.local.kubectl import Kubectl
 
 RELEASE = "tenantry"
 NAMESPACE = "tenantry-system"
 
 TOKEN_LIFETIME = "87600h"
+_SECONDS = 60.0
 
 Manifest = dict[str, Any]
 
@@ -39,11 +40,16 @@ class Account:
 def render(helm: Path, chart: Path, values: Mapping[str, Any], namespace: str = NAMESPACE) -> list[Manifest]:
     """Return what `helm template` makes of a chart. Raises LocalError with helm's own words."""
     command = [str(helm), "template", RELEASE, str(chart), f"--namespace={namespace}", "--values=-"]
-    answer = subprocess.run(
-        command, input=json.dumps(values), capture_output=True, text=True, timeout=60, check=False
-    )
+    given = json.dumps(values)
+    try:
+        with plain_os_errors("cannot run helm"):
+            answer = subprocess.run(
+                command, input=given, capture_output=True, text=True, timeout=_SECONDS, check=False
+            )
+    except subprocess.TimeoutExpired:
+        raise LocalError(f"helm did not render {chart} within {_SECONDS:.0f} s") from None
     if answer.returncode != 0:
-        raise LocalError(f"helm template {chart.name} failed: {answer.stderr.strip()}")
+        raise LocalError(f"helm cannot render {chart}: {_one_line(answer.stderr)}")
     return [document for document in yaml.safe_load_all(answer.stdout) if document]
 
 
@@ -63,7 +69,8 @@ def account(documents: Iterable[Manifest]) -> Account:
         raise LocalError(f"the chart has {len(deployments)} Deployments, and one was expected")
     namespace = deployments[0]["metadata"]["namespace"]
     spec = deployments[0]["spec"]["template"]["spec"]
-    variables = {each["name"]: each["value"] for each in spec["containers"][0]["env"] if "value" in each}
+    given = spec["containers"][0].get("env", [])
+    variables = {each["name"]: each["value"] for each in given if "value" in each}
     return Account(spec["serviceAccountName"], namespace, variables)
 
 
@@ -71,3 +78,9 @@ def token(kubectl: Kubectl, who: Account) -> str:
     """Return a token of the account, as a pod of its own would have one. Raises KubectlError."""
     command = ("create", "token", who.name, f"--namespace={who.namespace}", f"--duration={TOKEN_LIFETIME}")
     return kubectl.run(*command).strip()
+
+
+def _one_line(text: str) -> str:
+    """Return helm's error, which may go over several lines and ends with advice for developers of charts."""
+    words = " ".join(text.partition("Use --debug flag")[0].split())
+    return words.removeprefix("Error: ") or "no reason given"

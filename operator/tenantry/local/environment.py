@@ -165,8 +165,8 @@ class Environment:
         """Install the definitions and the operator's own account and roles, unless that was done."""
         manifests = self._manifests or find_manifests()
         state = self._load()
-        digest = manifests.digest()
-        if state.installed == digest:
+        digest, token = manifests.digest(), self.state_dir / _TOKEN
+        if state.installed == digest and token.is_file():
             return
         kubectl = self._kubectl()
         files = manifests.crds()
@@ -176,7 +176,7 @@ class Environment:
         marks = processes.marks(self.state_dir, "build")
         helm = find_tool("helm", self._report, marks)
         who = chart.install(kubectl, chart.render(helm, manifests.chart(), _VALUES))
-        write_private(self.state_dir / _TOKEN, chart.token(kubectl, who).encode())
+        write_private(token, chart.token(kubectl, who).encode())
         self._report(f"installed the chart; the operator is ServiceAccount {who.namespace}/{who.name}")
         self._save(installed=digest, settings=dict(who.variables))
 

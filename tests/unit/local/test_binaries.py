@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tenantry.local import golang, processes
-from tenantry.local.binaries import Binaries, cache_folder, find_binaries
+from tenantry.local.binaries import Binaries, cache_folder, find_binaries, find_tool
 from tenantry.local.errors import LocalError
 from tenantry.local.golang import find_go
 
@@ -24,9 +24,9 @@ GOOD_BUILD = """
 echo build >> {count}
 while [ $# -gt 0 ]; do case "$1" in
     -o) out="$2"; shift ;;
-    */cmd/*) touch "$out/${{1##*/}}" && chmod +x "$out/${{1##*/}}"; multi=1 ;;
+    */cmd/*) case "$out" in */) touch "$out${{1##*/}}" && chmod +x "$out${{1##*/}}" ;; esac ;;
 esac; shift; done
-[ -n "$multi" ] || {{ touch "$out"; chmod +x "$out"; }}
+case "$out" in */) ;; *) touch "$out"; chmod +x "$out" ;; esac
 """
 
 
@@ -89,7 +89,7 @@ def test_a_build_that_fails_names_reason_and_log(home: Path) -> None:
 
 def test_a_build_on_a_full_disk_says_so(home: Path) -> None:
     write_go(home, "echo 'compile: write x: no space left on device'; exit 1")
-    with pytest.raises(LocalError, match="the disk is full"):
+    with pytest.raises(LocalError, match="building etcd failed: the disk is full"):
         find_binaries(lambda _: None)
 
 
@@ -175,6 +175,29 @@ def test_assets_are_used_and_only_the_controller_manager_is_built(
     found = find_binaries(lambda _: None)
     assert {found.etcd.parent, found.kube_apiserver.parent, found.kubectl.parent} == {assets}
     assert found.kube_controller_manager.is_relative_to(cache_folder())
+
+
+def test_a_tool_comes_from_the_assets_or_is_built_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_go(home, GOOD_BUILD.format(count=home / "count"))
+    assets = make_assets(home, "helm")
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(assets))
+    assert find_tool("helm", lambda _: None) == assets / "helm"
+    assert not (home / "count").exists()
+    (assets / "helm").chmod(0o644)
+    lines: list[str] = []
+    built = find_tool("helm", lines.append)
+    assert built.is_relative_to(cache_folder())
+    assert os.access(built, os.X_OK)
+    assert find_tool("helm", lines.append) == built
+    assert (home / "count").read_text().split() == ["build"]
+    assert "building helm v4" in lines[0]
+
+
+def test_a_tool_that_cannot_be_built_is_named(home: Path) -> None:
+    write_go(home, "echo broken; exit 1")
+    with pytest.raises(LocalError, match=r"building helm failed: broken \(log: ") as error:
+        find_tool("helm", lambda _: None)
+    assert "\n" not in str(error.value)
 
 
 def make_assets(home: Path, *names: str) -> Path:

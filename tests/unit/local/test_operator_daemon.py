@@ -19,7 +19,7 @@ class Ready(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200 if self.path == "/readyz" else 404)
         self.end_headers()
-print(sys.argv, os.environ["TENANTRY_STATE_DIR"])
+print(sys.argv, *(f"{name}={value}" for name, value in os.environ.items() if name.startswith("TENANTRY_")))
 http.server.HTTPServer(("127.0.0.1", int(os.environ["TENANTRY_HTTP_PORT"])), Ready).serve_forever()
 """
 
@@ -33,6 +33,7 @@ class Fixture:
         self.kubeconfig = folder / "kubeconfig"
         self.kubeconfig.write_text("first")
         self.ports: list[int] = []
+        self.settings = {"TENANTRY_DEFAULT_PLAN": "chart", "TENANTRY_HTTP_HOST": "0.0.0.0"}
 
     def script(self, code: str) -> None:
         package = self.folder / "path" / "tenantry"
@@ -42,7 +43,7 @@ class Fixture:
 
     def daemon(self) -> OperatorDaemon:
         last = self.ports[-1] if self.ports else None
-        return OperatorDaemon(self.folder, self.kubeconfig, self.log, last, self.ports.append)
+        return OperatorDaemon(self.folder, self.kubeconfig, self.log, self.settings, last, self.ports.append)
 
 
 @pytest.fixture
@@ -69,6 +70,26 @@ def test_new_credentials_restart_it(fixture: Fixture) -> None:
     fixture.daemon().start()
     (process,) = processes.find(fixture.folder)[OPERATOR]
     fixture.kubeconfig.write_text("second")
+    assert fixture.daemon().start() is not None
+    assert not processes.is_running(process)
+
+
+def test_it_is_told_what_the_chart_says_unless_the_shell_says_otherwise(
+    fixture: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixture.script(SERVES)
+    fixture.settings["TENANTRY_WORKERS"] = "16"
+    monkeypatch.setenv("TENANTRY_WORKERS", "3")
+    fixture.daemon().start()
+    words = fixture.log.read_text().split()
+    assert {"TENANTRY_DEFAULT_PLAN=chart", "TENANTRY_WORKERS=3", "TENANTRY_HTTP_HOST=127.0.0.1"} <= set(words)
+
+
+def test_new_settings_of_the_chart_restart_it(fixture: Fixture) -> None:
+    fixture.script(SERVES)
+    fixture.daemon().start()
+    (process,) = processes.find(fixture.folder)[OPERATOR]
+    fixture.settings["TENANTRY_DEFAULT_PLAN"] = "another"
     assert fixture.daemon().start() is not None
     assert not processes.is_running(process)
 
