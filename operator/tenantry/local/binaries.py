@@ -115,6 +115,13 @@ _TOOLS = {
         packages={"cyclonus": "github.com/mattfenwick/cyclonus/cmd/cyclonus"},
         minutes="about 1 minute",
     ),
+    # Checks and tests the alerts. `cmd/prometheus` is in go.mod too; it needs no more than a line here.
+    "promtool": _Module(
+        folder="prometheus",
+        path="github.com/prometheus/prometheus",
+        packages={"promtool": "github.com/prometheus/prometheus/cmd/promtool"},
+        minutes="about 3 minutes",
+    ),
 }
 
 
@@ -140,7 +147,7 @@ def find_binaries(report: Callable[[str], None], marks: Mapping[str, str] | None
 def find_tool(name: str, report: Callable[[str], None], marks: Mapping[str, str] | None = None) -> Path:
     """Return a program beside the control plane's: from KUBEBUILDER_ASSETS where it is there, else built.
 
-    `name` is one of `helm` and `cyclonus`. Raises LocalError.
+    `name` is one of `helm`, `cyclonus` and `promtool`. Raises LocalError.
     """
     with plain_os_errors(f"cannot prepare {name}"):
         assets = os.environ.get("KUBEBUILDER_ASSETS")
