@@ -15,6 +15,7 @@ from typing import Any
 from tenantry.api.common import Condition
 from tenantry.domain.errors import PartError, Retry, Stalled
 from tenantry.domain.names import MANAGERS
+from tenantry.domain.reasons import Reason
 
 PLAN_GRACE = timedelta(minutes=2)
 """How long a Plan that is not there yet may still come, within the same sync, before it counts as a mistake,
@@ -27,7 +28,7 @@ MESSAGE_LIMIT = 1024
 class Outcome:
     """How one part ended: verified, or not and why."""
 
-    reason: str
+    reason: Reason
     message: str
     error: PartError | None = None
 
@@ -58,18 +59,22 @@ def plan_not_found(
     """
     message = f"{field} names plan {plan}, which does not exist: apply a Plan of that name, or name another"
     stalled = find(present, "Stalled")
-    if stalled and stalled.reason == "PlanNotFound" and stalled.observed_generation == generation:
-        return Stalled("PlanNotFound", message)
+    if stalled and stalled.reason == Reason.PLAN_NOT_FOUND and stalled.observed_generation == generation:
+        return Stalled(Reason.PLAN_NOT_FOUND, message)
     waiting = find(present, "ConfigReady")
-    if waiting is None or waiting.reason != "PlanNotFound" or waiting.observed_generation != generation:
-        return Retry("PlanNotFound", message, grace.total_seconds())
+    if (
+        waiting is None
+        or waiting.reason != Reason.PLAN_NOT_FOUND
+        or waiting.observed_generation != generation
+    ):
+        return Retry(Reason.PLAN_NOT_FOUND, message, grace.total_seconds())
     # A condition keeps its time when only its reason changes: the wait began with the last of these.
     began = [waiting.last_transition_time, edited, *_times(present, "Reconciling")]
     since = max(moment for moment in began if moment is not None)
     left = (since + grace - now).total_seconds()
     if left <= 0:
-        return Stalled("PlanNotFound", message)
-    return Retry("PlanNotFound", message, left)
+        return Stalled(Reason.PLAN_NOT_FOUND, message)
+    return Retry(Reason.PLAN_NOT_FOUND, message, left)
 
 
 def last_edit(managed_fields: Sequence[Mapping[str, Any]]) -> datetime | None:
@@ -105,7 +110,7 @@ def summarise(
     generation: int,
     now: datetime,
     ready_message: str,
-    suspended: tuple[str, str] | None = None,
+    suspended: tuple[Reason, str] | None = None,
     also: Sequence[Outcome] = (),
 ) -> list[Condition]:
     """Return all conditions: one for each part, then Ready, and Suspended, Stalled or Reconciling where True.
@@ -123,7 +128,7 @@ def summarise(
     # What the user must do stands before what only needs time.
     first = next(iter(stalled or failed), None)
     if first is None:
-        wanted.append(("Ready", "True", "Suspended" if suspended else "Ready", ready_message))
+        wanted.append(("Ready", "True", Reason.SUSPENDED if suspended else Reason.READY, ready_message))
     else:
         messages = "; ".join(dict.fromkeys(outcome.message for outcome in stalled or failed))
         wanted.append(("Ready", "False", first.reason, messages))

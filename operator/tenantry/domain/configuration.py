@@ -10,6 +10,7 @@ from typing import Any
 from tenantry.api.plan import PlanSpec
 from tenantry.api.tenant import Overrides
 from tenantry.domain.errors import PartError, Stalled
+from tenantry.domain.reasons import Reason
 
 KEPT_REVISIONS = 10
 
@@ -94,7 +95,7 @@ def refusal(plan: str, overridable: Sequence[str], refused: Sequence[str]) -> St
     allowed = ", ".join(sorted(overridable)) or "nothing"
     fields = ", ".join(f"spec.overrides.{path}" for path in sorted(refused))
     return Stalled(
-        "OverrideNotAllowed",
+        Reason.OVERRIDE_NOT_ALLOWED,
         f"plan {plan} does not let a tenant override {fields}: remove it, or choose a plan that lists it "
         f"under spec.overridable (this one allows {allowed})",
     )
@@ -144,7 +145,7 @@ def _pinned(
         return Configuration(active, _retained(history, active), None, dropped)
     choices = ", ".join(str(number) for number in sorted(history)) or "none yet"
     problem = Stalled(
-        "RevisionNotFound",
+        Reason.REVISION_NOT_FOUND,
         f"spec.configRevision {pinned} is not kept: choose one of {choices}, or remove the field",
     )
     return Configuration(last_good, _retained(history, last_good), problem)

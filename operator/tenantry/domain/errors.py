@@ -10,11 +10,13 @@ They become conditions in one place, `domain.conditions`.
 
 from __future__ import annotations
 
+from tenantry.domain.reasons import Reason
+
 
 class PartError(Exception):
     """A part could not be brought to its desired state; carries a stable reason and a sentence for people."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
@@ -26,7 +28,7 @@ class Stalled(PartError):  # noqa: N818 - the kstatus term
     delay: seconds after which to look again, where what the user does is nothing that we watch.
     """
 
-    def __init__(self, reason: str, message: str, delay: float | None = None) -> None:
+    def __init__(self, reason: Reason, message: str, delay: float | None = None) -> None:
         super().__init__(reason, message)
         self.delay = delay
 
@@ -38,7 +40,7 @@ class Retry(PartError):  # noqa: N818 - names what happens next
     """
 
     def __init__(
-        self, reason: str, message: str, delay: float | None = None, *, failed: bool | None = None
+        self, reason: Reason, message: str, delay: float | None = None, *, failed: bool | None = None
     ) -> None:
         super().__init__(reason, message)
         self.delay = delay

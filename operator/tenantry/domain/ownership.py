@@ -12,6 +12,7 @@ from tenantry.api.tenant import Tenant
 from tenantry.domain import names
 from tenantry.domain.errors import Retry, Stalled
 from tenantry.domain.observed import ChildKey, NamespaceDetail, Observed, TenantClaim
+from tenantry.domain.reasons import Reason
 
 Origin = Literal["created", "adopted"]
 
@@ -54,7 +55,7 @@ def claim(
         return Ownership("created", "created")
     owner = owner_of(namespace, child_uids)
     if namespace.deleting and owner in (None, tenant.metadata.uid):
-        raise Retry("NamespaceTerminating", terminating(namespace), TERMINATING_CHECK_SECONDS)
+        raise Retry(Reason.NAMESPACE_TERMINATING, terminating(namespace), TERMINATING_CHECK_SECONDS)
     if owner == tenant.metadata.uid:
         return Ownership(origin(namespace, tenant.spec.namespace.adoption))
     if owner is not None:
@@ -108,7 +109,7 @@ def _give_way_to_older(tenant: Tenant, rivals: Sequence[TenantClaim]) -> None:
     if older:
         first = min(older, key=lambda rival: rival.seniority)
         raise Stalled(
-            "NamespaceClaimed",
+            Reason.NAMESPACE_CLAIMED,
             f"namespace {tenant.namespace_name} is wanted by Tenant {first.name} too, which is older: delete one "
             f"of the two, or create this one again with another spec.namespace.name",
         )
@@ -126,15 +127,15 @@ def _of_another(
     alive = next((rival for rival in rivals if rival.uid == owner), None)
     if alive is not None:
         raise Stalled(
-            "NamespaceClaimed",
+            Reason.NAMESPACE_CLAIMED,
             f"namespace {namespace.name} belongs to Tenant {alive.name}: create this one again with another "
             f"spec.namespace.name",
         )
     if namespace.deleting:
-        raise Retry("NamespaceTerminating", terminating(namespace), TERMINATING_CHECK_SECONDS)
+        raise Retry(Reason.NAMESPACE_TERMINATING, terminating(namespace), TERMINATING_CHECK_SECONDS)
     if namespace.tenant != tenant.metadata.name:
         raise Stalled(
-            "NamespaceNotOurs",
+            Reason.NAMESPACE_NOT_OURS,
             f"namespace {namespace.name} belongs to a former tenant {namespace.tenant or owner}: create this one "
             f"again with another spec.namespace.name",
         )
@@ -149,7 +150,7 @@ def _restore(
     allowed = (tenant.metadata.annotations or {}).get(names.RESTORE_FROM)
     if archive is not None and (archive.deleting or archive.spec.purge_after <= now):
         raise Retry(
-            "ArchivePurging",
+            Reason.ARCHIVE_PURGING,
             f"the data of the former tenant in namespace {namespace.name} is being purged ({name}): it must be "
             f"gone before this tenant gets the namespace",
             TERMINATING_CHECK_SECONDS,
@@ -158,7 +159,7 @@ def _restore(
     if same_owner or allowed == name:
         return Ownership(origin(namespace, tenant.spec.namespace.adoption), "restored", name)
     raise Stalled(
-        "RestoreNotAllowed",
+        Reason.RESTORE_NOT_ALLOWED,
         f"namespace {namespace.name} still holds the data of a former tenant {tenant.metadata.name} with another "
         f"owner ({name}): set spec.owner.email to the former owner's, or annotate this Tenant with "
         f"{names.RESTORE_FROM}={name} to take the data over, or delete TenantArchive {name} to purge it",
@@ -176,7 +177,7 @@ def _unmarked(tenant: Tenant, namespace: Observed) -> Ownership:
     name = tenant.metadata.name
     if tenant.spec.namespace.adoption != "IfMarked":
         raise Stalled(
-            "NamespaceNotOurs",
+            Reason.NAMESPACE_NOT_OURS,
             f"namespace {namespace.name} exists and is not this tenant's: set spec.namespace.adoption to IfMarked "
             f"and annotate the namespace with {names.ADOPTABLE_BY}={name}, or delete the namespace, or create "
             f"this Tenant again with another spec.namespace.name",
@@ -184,7 +185,7 @@ def _unmarked(tenant: Tenant, namespace: Observed) -> Ownership:
     if marked_for != name:
         found = f"is marked for {marked_for}" if marked_for else "is not marked"
         raise Stalled(
-            "NamespaceNotMarked",
+            Reason.NAMESPACE_NOT_MARKED,
             f"namespace {namespace.name} exists and {found}: its owner must annotate it with "
             f"{names.ADOPTABLE_BY}={name} before this tenant may adopt it",
         )

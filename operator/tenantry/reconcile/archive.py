@@ -12,6 +12,7 @@ from tenantry.domain.deletion import ArchiveStep, archive_step, leave
 from tenantry.domain.errors import PartError, Stalled
 from tenantry.domain.observed import Observed
 from tenantry.domain.ownership import origin, owner_of, tenant_uids
+from tenantry.domain.reasons import Action, Reason
 from tenantry.reconcile import record, report
 from tenantry.reconcile.enact import translated
 from tenantry.reconcile.farewell import close, depart
@@ -52,13 +53,13 @@ async def _take(
     if step is ArchiveStep.UNTRUE:
         return await _untrue(archive, raw, cx)
     if step is ArchiveStep.RESTORED:
-        outcome = Outcome("Restored", "a Tenant has taken the data over")
+        outcome = Outcome(Reason.READY, "a Tenant has taken the data over")
         return await _past(archive, await _status(archive, raw, "Restored", outcome, cx), cx)
     if step is ArchiveStep.PURGED:
         await record.intent(
-            archive, cx, f"{uid}/purged", "Purged", "nothing of the tenant is left", actor=names.MANAGER
+            archive, cx, f"{uid}/purged", Action.PURGED, "nothing of the tenant is left", actor=names.MANAGER
         )
-        outcome = Outcome("Purged", "nothing of the tenant is left")
+        outcome = Outcome(Reason.READY, "nothing of the tenant is left")
         return await _past(archive, await _status(archive, raw, "Purged", outcome, cx), cx)
     assert namespace is not None  # noqa: S101 - archive_step keeps or purges only what is there
     if step is ArchiveStep.PURGE:
@@ -70,13 +71,13 @@ async def _take(
         )
         # Who deletes an object is not in its managedFields.
         actor = "unknown" if archive.deleting else names.MANAGER
-        await record.intent(archive, cx, f"{uid}/purging", "Purging", message, actor=actor)
+        await record.intent(archive, cx, f"{uid}/purging", Action.PURGING, message, actor=actor)
         await depart(way, namespace, cx)
         return await _take(ArchiveStep.PURGED, archive, raw, None, cx)
     owner = Owner(archive.spec.tenant, archive.spec.tenant_uid, namespace.name)
     await close(owner, namespace, cx.seen.children(namespace.name), _adoption(archive), cx)
     await _status(
-        archive, raw, "Kept", Outcome("Kept", f"namespace {namespace.name} is kept, access is cut"), cx
+        archive, raw, "Kept", Outcome(Reason.READY, f"namespace {namespace.name} is kept, access is cut"), cx
     )
     return Result(after=_seconds_until(archive, cx))
 
@@ -86,7 +87,7 @@ async def _untrue(archive: TenantArchive, raw: Manifest, cx: Context) -> Result:
     if archive.deleting:
         return await _past(archive, raw, cx)
     raise Stalled(
-        "TenantLives",
+        Reason.TENANT_LIVES,
         f"Tenant {archive.spec.tenant} with UID {archive.spec.tenant_uid} is not deleted, so there is nothing to "
         f"keep or to purge: delete this TenantArchive",
     )

@@ -16,6 +16,7 @@ from tenantry.desired.owner import Manifest
 from tenantry.domain import names
 from tenantry.domain.errors import PartError, Retry
 from tenantry.domain.observed import ChildKey, NamespaceDetail, Observed
+from tenantry.domain.reasons import Reason
 from tenantry.reconcile.brake import REFILL_SECONDS
 from tenantry.reconcile.ports import Conflict, Context, Refused, Unavailable
 
@@ -127,7 +128,7 @@ async def _ensure(desired: Manifest, seen: Observed | None, cx: Context, repairs
 
 def _differs(child: ChildKey, delay: float | None = None) -> Retry:
     return Retry(
-        "ChildDiffers",
+        Reason.CHILD_DIFFERS,
         f"{child} does not stay as it was written: another controller or an admission webhook changes it",
         delay,
     )
@@ -194,8 +195,8 @@ class translated:  # noqa: N801 - reads as a clause of `with`
 
     def __exit__(self, _type: Any, error: BaseException | None, _trace: Any) -> None:
         if isinstance(error, Conflict):
-            raise Retry("Conflict", f"changed by somebody else meanwhile: {error}")
+            raise Retry(Reason.CONFLICT, f"changed by somebody else meanwhile: {error}")
         if isinstance(error, Refused):
-            raise Retry("Refused", f"the API server refuses: {error}") from error
+            raise Retry(Reason.REFUSED, f"the API server refuses: {error}") from error
         if isinstance(error, Unavailable):
-            raise Retry("ApiUnavailable", str(error), error.retry_after, failed=True) from error
+            raise Retry(Reason.API_UNAVAILABLE, str(error), error.retry_after, failed=True) from error

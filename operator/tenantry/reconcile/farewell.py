@@ -31,6 +31,7 @@ from tenantry.domain.ownership import (
     tenant_uids,
     terminating,
 )
+from tenantry.domain.reasons import Action, Reason
 from tenantry.reconcile import record, report
 from tenantry.reconcile.enact import Repair, apply_group, apply_namespace, translated
 from tenantry.reconcile.ports import Context
@@ -50,10 +51,10 @@ async def finalize(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
                 assert namespace is not None  # noqa: S101 - there is something to retain
                 await _retain(tenant, raw, namespace, shelf, cx)
             case Farewell.NOTHING:
-                await _record(tenant, "Deleted", "deleted; it has no namespace of its own", cx)
+                await _record(tenant, Action.DELETED, "deleted; it has no namespace of its own", cx)
             case way:
                 assert namespace is not None  # noqa: S101 - there is something to leave
-                await _record(tenant, "Deleted", f"deleted; {_left(way, namespace.name)}", cx)
+                await _record(tenant, Action.DELETED, f"deleted; {_left(way, namespace.name)}", cx)
                 await depart(way, namespace, cx)
         with translated():
             kept = [item for item in tenant.metadata.finalizers if item != names.FINALIZER]
@@ -76,7 +77,7 @@ async def depart(way: Farewell, namespace: Observed, cx: Context) -> None:
             )
     left = cx.seen.namespace(namespace.name)
     if left is not None:
-        raise Retry("NamespaceTerminating", terminating(left), TERMINATING_CHECK_SECONDS)
+        raise Retry(Reason.NAMESPACE_TERMINATING, terminating(left), TERMINATING_CHECK_SECONDS)
 
 
 async def release(namespace: Observed, cx: Context) -> None:
@@ -140,7 +141,9 @@ async def _retain(
     archive = _archive(tenant, raw)
     name = archive["metadata"]["name"]
     until = archive["spec"]["purgeAfter"]
-    await _record(tenant, "Archived", f"deleted; {name} keeps namespace {namespace.name} until {until}", cx)
+    await _record(
+        tenant, Action.ARCHIVED, f"deleted; {name} keeps namespace {namespace.name} until {until}", cx
+    )
     with translated():
         if await cx.objects.get("TenantArchive", name) is None:
             await cx.objects.apply(archive)
@@ -174,7 +177,7 @@ def _left(way: Farewell, namespace: str) -> str:
     return f"namespace {namespace} is {'given back' if way is Farewell.RELEASE else 'removed'}"
 
 
-async def _record(tenant: Tenant, action: str, message: str, cx: Context) -> None:
+async def _record(tenant: Tenant, action: Action, message: str, cx: Context) -> None:
     before = tenant.spec.as_json()
     identity = f"{tenant.metadata.uid}/{action.lower()}"
     await record.intent(tenant, cx, identity, action, message, actor="unknown", before=before)

@@ -9,6 +9,7 @@ from tenantry.desired.owner import Manifest
 from tenantry.domain import conditions
 from tenantry.domain.conditions import Outcome
 from tenantry.domain.errors import Retry
+from tenantry.domain.reasons import Action, Reason
 from tenantry.reconcile import record, report
 from tenantry.reconcile.ports import Context, Unavailable
 from tenantry.reconcile.result import Key, Result
@@ -20,9 +21,9 @@ async def _record_deletion(name: str, raw: Manifest | None, cx: Context) -> None
     if gone is None or (raw is not None and raw["metadata"]["uid"] == gone.metadata.uid):
         return
     uid, before = gone.metadata.uid, gone.spec.as_json()
-    await record.intent(gone, cx, f"{uid}/deleted", "Deleted", "deleted", actor="unknown", before=before)
+    await record.intent(gone, cx, f"{uid}/deleted", Action.DELETED, "deleted", actor="unknown", before=before)
     cx.seen.plan_deletion_recorded(gone)
-    await cx.objects.emit(gone.as_json(), "Deleted", "deleted")
+    await cx.objects.emit(gone.as_json(), Action.DELETED, "deleted")
 
 
 async def reconcile(key: Key, cx: Context) -> Result:
@@ -39,7 +40,7 @@ async def reconcile(key: Key, cx: Context) -> Result:
     except ValidationError as error:
         return await report.unreadable(raw, error, cx)
     count = len(cx.seen.tenants_on(plan.metadata.name))
-    outcome = Outcome("Ready", "valid, in use" if count else "valid, not in use")
+    outcome = Outcome(Reason.READY, "valid, in use" if count else "valid, not in use")
     rows = []
     observed = plan.metadata.generation
     if plan.status.observed_generation != plan.metadata.generation:
@@ -49,7 +50,7 @@ async def reconcile(key: Key, cx: Context) -> Result:
             rows = [change]
         except Unavailable as error:
             problem = f"a change could not be written to the audit log: {error}"
-            outcome = Outcome.failed(Retry("LedgerUnavailable", problem))
+            outcome = Outcome.failed(Retry(Reason.LEDGER_UNAVAILABLE, problem))
             observed = plan.status.observed_generation  # the next try still finds it changed
     listed = conditions.summarise(
         {},

@@ -11,6 +11,7 @@ from tenantry.domain.audit import AuditEntry, actor_of
 from tenantry.domain.conditions import last_edit
 from tenantry.domain.errors import Retry
 from tenantry.domain.ownership import Ownership
+from tenantry.domain.reasons import Action, Reason
 from tenantry.reconcile.ports import Context, Unavailable
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ async def of_tenant(progress: Progress, cx: Context) -> list[Row]:
     entries.extend(_repairs(progress, cx))
     if entries:
         await cx.audit.record(entries)
-    return [Row(entry.action, entry.message, warning=entry.action == "Repaired") for entry in entries]
+    return [Row(entry.action, entry.message, warning=entry.action == Action.REPAIRED) for entry in entries]
 
 
 async def spec_change(subject: Resource, raw: dict[str, Any], cx: Context) -> AuditEntry:
@@ -51,16 +52,16 @@ async def spec_change(subject: Resource, raw: dict[str, Any], cx: Context) -> Au
     after = raw.get("spec") or {}
     known = before or {}
     changed = sorted(name for name in known.keys() | after.keys() if known.get(name) != after.get(name))
-    action, message = ("Created", "created") if before is None else _what_changed(changed, after)
+    action, message = (Action.CREATED, "created") if before is None else _what_changed(changed, after)
     actor = actor_of(subject.metadata.managed_fields, changed=changed)
     return entry(subject, cx, identity, action, message, actor=actor, before=before, after=after)
 
 
-def _what_changed(changed: list[str], after: dict[str, Any]) -> tuple[str, str]:
+def _what_changed(changed: list[str], after: dict[str, Any]) -> tuple[Action, str]:
     message = "changed: " + ", ".join(f"spec.{name}" for name in changed)
     if "suspended" in changed:
-        return ("Suspended" if after.get("suspended") else "Resumed"), message
-    return ("PlanChanged" if "plan" in changed else "SpecChanged"), message
+        return (Action.SUSPENDED if after.get("suspended") else Action.RESUMED), message
+    return (Action.PLAN_CHANGED if "plan" in changed else Action.SPEC_CHANGED), message
 
 
 def _revision(progress: Progress, cx: Context) -> list[AuditEntry]:
@@ -73,7 +74,7 @@ def _revision(progress: Progress, cx: Context) -> list[AuditEntry]:
     back = present is not None and number < present
     message = f"configuration revision {number}" + (f" instead of {present}" if present else "")
     identity = f"{subject.metadata.uid}/config/{number}@{subject.metadata.generation}"
-    action = "ConfigRolledBack" if back else "ConfigChanged"
+    action = Action.CONFIG_ROLLED_BACK if back else Action.CONFIG_CHANGED
     return [
         entry(
             subject,
@@ -106,7 +107,7 @@ def _repairs(progress: Progress, cx: Context) -> list[AuditEntry]:
             subject,
             cx,
             f"{subject.metadata.uid}/repair/{repair.child}/{repair.mark}",
-            "Repaired",
+            Action.REPAIRED,
             f"put back {repair.child} in namespace {subject.namespace_name}, which was {repair.what}",
             actor=repair.what.removeprefix("changed by ") if repair.what != "deleted" else "unknown",
         )
@@ -118,29 +119,29 @@ async def takeover(tenant: Tenant, ownership: Ownership, cx: Context) -> None:
     """Record that a tenant takes a namespace over, before it does. Raises Retry without the ledger."""
     if ownership.taken == "restored":
         action, message = (
-            "Restored",
+            Action.RESTORED,
             f"restored namespace {tenant.namespace_name} from archive {ownership.archive}",
         )
     else:
-        action, message = "Adopted", f"adopted namespace {tenant.namespace_name}"
+        action, message = Action.ADOPTED, f"adopted namespace {tenant.namespace_name}"
     await intent(tenant, cx, f"{tenant.metadata.uid}/{action.lower()}", action, message)
 
 
 async def intent(
-    subject: Resource, cx: Context, identity: str, action: str, message: str, **more: Any
+    subject: Resource, cx: Context, identity: str, action: Action, message: str, **more: Any
 ) -> None:
     """Record what is about to be done and cannot be undone. Raises Retry without the ledger."""
     try:
         await cx.audit.record([entry(subject, cx, identity, action, message, **more)])
     except Unavailable as error:
-        raise Retry("LedgerUnavailable", f"waits for the audit log: {error}") from error
+        raise Retry(Reason.LEDGER_UNAVAILABLE, f"waits for the audit log: {error}") from error
 
 
 def entry(
     subject: Resource,
     cx: Context,
     identity: str,
-    action: str,
+    action: Action,
     message: str,
     *,
     actor: str | None = None,

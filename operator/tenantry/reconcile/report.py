@@ -18,6 +18,7 @@ from tenantry.domain.conditions import Outcome
 from tenantry.domain.configuration import Configuration
 from tenantry.domain.errors import PartError, Retry, Stalled
 from tenantry.domain.ownership import Ownership
+from tenantry.domain.reasons import Reason
 from tenantry.reconcile import record
 from tenantry.reconcile.enact import Repair
 from tenantry.reconcile.ports import Context, Unavailable
@@ -56,7 +57,7 @@ class Progress:
             bool(errors)
             and fresh
             and not self.repairs
-            and all(error.reason == "Conflict" for error in errors)
+            and all(error.reason == Reason.CONFLICT for error in errors)
         )
 
 
@@ -69,7 +70,7 @@ async def tenant(progress: Progress, cx: Context) -> Result:
         rows = await record.of_tenant(progress, cx)
     except Unavailable as error:
         # The children are right already; only this tenant's report waits for the ledger.
-        problem = Retry("LedgerUnavailable", f"a change could not be written to the audit log: {error}")
+        problem = Retry(Reason.LEDGER_UNAVAILABLE, f"a change could not be written to the audit log: {error}")
         progress.unrecorded.append(Outcome.failed(problem))
         rows = []
     status = tenant_status(progress, cx)
@@ -84,7 +85,7 @@ def tenant_status(progress: Progress, cx: Context) -> dict[str, Any]:
     subject, now = progress.tenant, cx.clock.now()
     suspended = None
     if subject.spec.suspended:
-        suspended = ("Requested", "suspended by spec.suspended: set it to false to resume")
+        suspended = (Reason.REQUESTED, "suspended by spec.suspended: set it to false to resume")
     active = progress.config.active if progress.config else None
     revision = active.number if active else subject.status.config_revision
     listed = conditions.summarise(
@@ -162,7 +163,7 @@ async def unreadable(raw: Manifest, error: ValidationError, cx: Context) -> Resu
     """Report an object that passed another version's schema but makes no sense to this one."""
     first = error.errors()[0]
     field_name = ".".join(str(part) for part in first["loc"])
-    problem = Stalled("InvalidSpec", f"{field_name}: {first['msg']}: correct it and apply again")
+    problem = Stalled(Reason.INVALID_SPEC, f"{field_name}: {first['msg']}: correct it and apply again")
     present = [
         Condition.model_validate(item) for item in (raw.get("status") or {}).get("conditions", []) if item
     ]
@@ -183,7 +184,7 @@ async def unreadable(raw: Manifest, error: ValidationError, cx: Context) -> Resu
 async def broken(subject: Tenant, raw: Manifest, error: Exception, cx: Context) -> None:
     """Say that a bug keeps a tenant from being looked after; the caller raises it on, for the queue and the log."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
-    problem = Retry("InternalError", f"the operator failed and tries again; its log says more ({text})")
+    problem = Retry(Reason.INTERNAL_ERROR, f"the operator failed and tries again; its log says more ({text})")
     listed = conditions.summarise(
         {},
         subject.status.conditions,

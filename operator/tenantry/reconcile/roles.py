@@ -5,6 +5,7 @@ from __future__ import annotations
 from tenantry.desired import access
 from tenantry.desired.children import Group
 from tenantry.domain.errors import Retry
+from tenantry.domain.reasons import Reason
 from tenantry.reconcile import report
 from tenantry.reconcile.enact import Repair, apply_group
 from tenantry.reconcile.ports import Context
@@ -21,7 +22,7 @@ async def reconcile(_key: Key, cx: Context) -> Result:
     group = Group((tuple(access.cluster_roles()),), frozenset())
     repairs: list[Repair] = []
     error = await apply_group(group, cx.seen.cluster_roles(), cx, repairs)
-    if isinstance(error, Retry) and error.reason == "Refused":
+    if isinstance(error, Retry) and error.reason == Reason.REFUSED:
         # Without the right to write them they are the chart's; without them, bindings grant nothing.
         return Result(after=RETRY_SECONDS, outcome="waiting")
     return report.result_of([error] if error else [])

@@ -32,6 +32,7 @@ from tenantry.domain.configuration import (
 from tenantry.domain.errors import PartError, Stalled
 from tenantry.domain.observed import ChildKey, Observed, RevisionDetail
 from tenantry.domain.ownership import Ownership, claim, tenant_uids
+from tenantry.domain.reasons import Reason
 from tenantry.reconcile import farewell, record, report
 from tenantry.reconcile.enact import apply_group, apply_namespace, translated
 from tenantry.reconcile.ports import Conflict, Context, Refused, Unavailable
@@ -97,7 +98,7 @@ async def _provision(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
         progress.outcomes["NamespaceReady"] = Outcome.failed(error)
         return await report.tenant(progress, cx)
     progress.ownership = ownership
-    progress.outcomes["NamespaceReady"] = Outcome("Ready", f"namespace {namespace.name} is in place")
+    progress.outcomes["NamespaceReady"] = Outcome(Reason.READY, f"namespace {namespace.name} is in place")
     await _policy(tenant, facts, progress, cx)
     await _configuration(tenant, facts, namespace, progress, cx)
     return await report.tenant(progress, cx)
@@ -131,7 +132,7 @@ async def _refuse_taken_names(tenant: Tenant, facts: Facts, cx: Context) -> None
     if found:
         taken = ", ".join(str(key) for key in found)
         raise Stalled(
-            "NameTaken",
+            Reason.NAME_TAKEN,
             f"namespace {owner.namespace} has {taken} of its own, which this tenant would overwrite: rename or "
             f"delete it in the namespace before it is adopted",
             TAKEN_CHECK_SECONDS,
@@ -173,9 +174,9 @@ async def _policy(tenant: Tenant, facts: Facts, progress: report.Progress, cx: C
 
 def _policy_ready(facts: Facts) -> Outcome:
     if facts.plan is not None:
-        return Outcome("Ready", "quotas, network and access are as desired")
+        return Outcome(Reason.READY, "quotas, network and access are as desired")
     left = f"access is as desired; quotas and network are as plan {facts.plan_name} left them, and are held again"
-    return Outcome("PlanNotFound", f"{left} when it is back")
+    return Outcome(Reason.PLAN_NOT_FOUND, f"{left} when it is back")
 
 
 async def _configuration(
@@ -236,9 +237,10 @@ def _config_outcome(decided: Configuration, error: PartError | None) -> Outcome:
     if decided.dropped:
         fields = ", ".join(f"spec.overrides.{path}" for path in decided.dropped)
         return Outcome(
-            "OverridesDropped", f"revision {number}, without {fields}: the effective plan does not allow it"
+            Reason.OVERRIDES_DROPPED,
+            f"revision {number}, without {fields}: the effective plan does not allow it",
         )
-    return Outcome("Ready", f"tenant-config is at revision {number}")
+    return Outcome(Reason.READY, f"tenant-config is at revision {number}")
 
 
 def _owner(tenant: Tenant) -> Owner:

@@ -1,0 +1,60 @@
+"""Every reason that a condition can have, and every action on record; `docs/conditions.md` explains each.
+
+One list, so that the type checker finds a reason that is not in it and a test finds one that nobody has explained.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a condition is as it is; programs may rely on these words, so they never change."""
+
+    # All is well, or as somebody wants it.
+    PENDING = "Pending"
+    READY = "Ready"
+    SUSPENDED = "Suspended"
+    REQUESTED = "Requested"
+    OVERRIDES_DROPPED = "OverridesDropped"
+
+    # The user must act.
+    INVALID_SPEC = "InvalidSpec"
+    PLAN_NOT_FOUND = "PlanNotFound"
+    OVERRIDE_NOT_ALLOWED = "OverrideNotAllowed"
+    REVISION_NOT_FOUND = "RevisionNotFound"
+    NAMESPACE_CLAIMED = "NamespaceClaimed"
+    NAMESPACE_NOT_OURS = "NamespaceNotOurs"
+    NAMESPACE_NOT_MARKED = "NamespaceNotMarked"
+    NAME_TAKEN = "NameTaken"
+    RESTORE_NOT_ALLOWED = "RestoreNotAllowed"
+    TENANT_LIVES = "TenantLives"
+
+    # It is tried again.
+    NAMESPACE_TERMINATING = "NamespaceTerminating"
+    ARCHIVE_PURGING = "ArchivePurging"
+    CHILD_DIFFERS = "ChildDiffers"
+    CONFLICT = "Conflict"
+    REFUSED = "Refused"
+    API_UNAVAILABLE = "ApiUnavailable"
+    LEDGER_UNAVAILABLE = "LedgerUnavailable"
+    INTERNAL_ERROR = "InternalError"
+
+
+class Action(StrEnum):
+    """What a row of the audit log says was done; also the reason of the Event that tells of it."""
+
+    CREATED = "Created"
+    SPEC_CHANGED = "SpecChanged"
+    PLAN_CHANGED = "PlanChanged"
+    SUSPENDED = "Suspended"
+    RESUMED = "Resumed"
+    CONFIG_CHANGED = "ConfigChanged"
+    CONFIG_ROLLED_BACK = "ConfigRolledBack"
+    REPAIRED = "Repaired"
+    ADOPTED = "Adopted"
+    RESTORED = "Restored"
+    ARCHIVED = "Archived"
+    DELETED = "Deleted"
+    PURGING = "Purging"
+    PURGED = "Purged"
