@@ -66,14 +66,15 @@ def _known_phase(value: object) -> object:
 
 
 class TenantArchiveStatus(Status):
-    """What the operator has made of it."""
+    """What has become of it."""
 
     phase: Annotated[ArchivePhase | None, BeforeValidator(_known_phase)] = None
     """Kept until purgeAfter, Restored by a Tenant that took the data back, or Purged."""
 
 
 class TenantArchive(Resource):
-    """What is kept of a deleted tenant until its retention ends."""
+    """A TenantArchive is what is kept of a deleted Tenant until its retention ends. The operator writes it. Apply
+    the Tenant again to take the data back; delete the TenantArchive to purge the data now."""
 
     DEFINITION: ClassVar[Definition] = Definition(
         plural="tenantarchives",
@@ -88,14 +89,36 @@ class TenantArchive(Resource):
                 description="When everything is removed",
             ),
             AGE,
+            Column(
+                name="Namespace",
+                type="string",
+                path=".spec.namespace",
+                description="The namespace that is kept",
+                priority=1,
+            ),
+            Column(
+                name="Owner",
+                type="string",
+                path=".spec.owner.email",
+                description="Who may take the data back",
+                priority=1,
+            ),
+            Column(
+                name="Message",
+                type="string",
+                path='.status.conditions[?(@.type=="Ready")].message',
+                description="How it stands, and the next step",
+                priority=1,
+            ),
         ],
+        selectable=[".spec.tenant", ".status.phase"],
     )
 
     kind: Literal["TenantArchive"] = "TenantArchive"
     spec: TenantArchiveSpec
     """The deleted tenant, as it was."""
     status: TenantArchiveStatus = Field(default_factory=TenantArchiveStatus)
-    """What the operator has made of it."""
+    """What has become of it, as the operator last saw it. Written by the operator alone."""
 
     @property
     def namespace_name(self) -> str:

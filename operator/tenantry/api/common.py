@@ -179,6 +179,8 @@ class Definition(BaseModel):
     plural: str
     short_names: list[str]
     columns: list[Column]
+    selectable: list[str] = []
+    """Paths of fields that `--field-selector` takes, besides metadata.name."""
     rules: list[Rule] = []
     """Rules about the whole object; only these see metadata.name."""
     status_default: dict[str, Any] | None = None

@@ -26,7 +26,11 @@ _TYPE_FIELDS: JsonObject = {
         "description": "The group and version of this object's schema, such as tenantry.dev/v1alpha1.",
     },
     "kind": {"type": "string", "description": "The kind of this object."},
-    "metadata": {"type": "object"},
+    # All that a schema may say of metadata: with it, a rule about the name can point at the name.
+    "metadata": {
+        "type": "object",
+        "properties": {"name": {"type": "string", "description": "The name of this object."}},
+    },
 }
 
 
@@ -61,11 +65,16 @@ def crd_document(kind: type[Resource]) -> JsonObject:
                     "storage": True,
                     "subresources": {"status": {}},
                     "additionalPrinterColumns": [_column(column) for column in definition.columns],
+                    **_selectable(definition.selectable),
                     "schema": {"openAPIV3Schema": _root_schema(kind)},
                 }
             ],
         },
     }
+
+
+def _selectable(paths: list[str]) -> JsonObject:
+    return {"selectableFields": [{"jsonPath": path} for path in paths]} if paths else {}
 
 
 def _column(column: Column) -> JsonObject:
@@ -84,6 +93,7 @@ def _root_schema(kind: type[Resource]) -> JsonObject:
     source = kind.model_json_schema(by_alias=True)
     schema = structural(source, source.get("$defs", {}))
     schema["properties"] = {**schema["properties"], **_TYPE_FIELDS}
+    _tell_defaults(schema["properties"]["spec"])
     status_default = kind.DEFINITION.status_default
     if status_default is not None:
         schema["properties"]["status"]["default"] = status_default
@@ -91,6 +101,17 @@ def _root_schema(kind: type[Resource]) -> JsonObject:
     if kind.DEFINITION.rules:
         schema[VALIDATIONS] = [rule.manifest() for rule in kind.DEFINITION.rules]
     return schema
+
+
+def _tell_defaults(schema: JsonObject) -> None:
+    """Say in each description what the default is: `kubectl explain` shows nothing else of it."""
+    default = schema.get("default", "")
+    if default != "" and "description" in schema:
+        text = str(default).lower() if isinstance(default, bool) else str(default)
+        schema["description"] += f" Defaults to {text}."
+    for field in [*schema.get("properties", {}).values(), schema.get("items")]:
+        if field is not None:
+            _tell_defaults(field)
 
 
 def structural(source: Mapping[str, Any], definitions: Mapping[str, Any]) -> JsonObject:

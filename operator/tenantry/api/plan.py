@@ -138,9 +138,9 @@ class PlanSpec(ApiModel):
     limits: Limits = Field(default_factory=Limits)
     """Rate limits at the gateway and limits per billing period. An absent one does not limit."""
     model: Model = Field(default_factory=Model)
-    """Defaults for the language model."""
+    """The language model, where a tenant overrides nothing."""
     retrieval: Retrieval = Field(default_factory=Retrieval)
-    """Defaults for retrieval."""
+    """How passages are found for an answer, where a tenant overrides nothing."""
     overridable: Annotated[
         list[Annotated[str, Schema(enum=list(OVERRIDABLE))]], list_set(max_items=len(OVERRIDABLE))
     ] = Field(default_factory=list)
@@ -148,14 +148,15 @@ class PlanSpec(ApiModel):
 
 
 class PlanStatus(Status):
-    """What the operator has made of it."""
+    """How the plan is used."""
 
     tenants: Annotated[int, Schema(minimum=0)] = 0
     """How many tenants are on this plan."""
 
 
 class Plan(Resource):
-    """A preset (free, pro, enterprise): resources, limits, model and retrieval defaults, prices."""
+    """A Plan is a preset for tenants, such as free, pro or enterprise: resources, network, limits, settings of
+    model and retrieval, and prices. Tenants name it in spec.plan; an edit reaches all of them at once."""
 
     DEFINITION: ClassVar[Definition] = Definition(
         plural="plans",
@@ -178,12 +179,20 @@ class Plan(Resource):
                 description="The currency of all prices",
                 priority=1,
             ),
+            Column(
+                name="Rank",
+                type="integer",
+                path=".spec.rank",
+                description="Orders upgrades and downgrades",
+                priority=1,
+            ),
         ],
         rules=[
             Rule(
                 f"self.metadata.name.size() <= 63 && self.metadata.name.matches('{DNS_LABEL_PATTERN}')",
                 "metadata.name must be at most 63 characters of a-z, 0-9 and '-' and start and end with a "
                 "letter or digit",
+                field_path=".metadata.name",
             )
         ],
         status_default=PENDING_STATUS,
@@ -193,4 +202,4 @@ class Plan(Resource):
     spec: PlanSpec
     """What a tenant on this plan gets, and what it costs."""
     status: PlanStatus = Field(default_factory=PlanStatus)
-    """What the operator has made of it."""
+    """How the plan is used, as the operator last saw it. Written by the operator alone."""

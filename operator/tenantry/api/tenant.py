@@ -35,6 +35,7 @@ RULES = [
         "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,54}[a-z0-9])?$')",
         "metadata.name must be at most 56 characters of a-z, 0-9 and '-' and start and end with a letter or "
         "digit: it becomes part of the namespace's name",
+        field_path=".metadata.name",
     ),
     Rule(
         f"{_NAMESPACE_OF.format('self')} == {_NAMESPACE_OF.format('oldSelf')}",
@@ -161,7 +162,9 @@ class Member(ApiModel):
     namespace: Annotated[str, Schema(maxLength=63)] = ""
     """Of a ServiceAccount: empty or the tenant's own namespace. Empty for users and groups."""
     role: Role
-    """What the member may do: owner, editor or viewer."""
+    """What the member may do in the namespace: a viewer may look at everything but Secrets, an editor may also
+    run workloads, write Secrets and enter pods, an owner may also create ServiceAccounts and see who has which
+    role. Quotas, network policies and role bindings are the operator's."""
 
 
 class Overrides(ApiModel):
@@ -211,7 +214,7 @@ CostCenter = Annotated[
 
 
 class TenantSpec(ApiModel):
-    """What the customer is promised."""
+    """What the tenant should be."""
 
     model_config = ConfigDict(
         json_schema_extra=Schema(
@@ -271,7 +274,7 @@ def _known_phase(value: object) -> object:
 
 
 class TenantStatus(Status):
-    """What the operator has made of it."""
+    """What the tenant is."""
 
     phase: Annotated[Phase | None, BeforeValidator(_known_phase)] = None
     """One word for people: Pending, Provisioning, Ready, Suspended, Degraded or Deleting."""
@@ -286,7 +289,9 @@ class TenantStatus(Status):
 
 
 class Tenant(Resource):
-    """One customer: who owns it, what it may do, where its data lives."""
+    """A Tenant is one customer. The operator gives it a namespace with quotas, network policies, access for its
+    members and the configuration of its plan, and puts back what others change there. Its name has at most 56
+    characters of a-z, 0-9 and '-'."""
 
     DEFINITION: ClassVar[Definition] = Definition(
         plural="tenants",
@@ -321,15 +326,16 @@ class Tenant(Resource):
                 priority=1,
             ),
         ],
+        selectable=[".spec.plan", ".status.plan", ".status.phase"],
         rules=RULES,
-        status_default=PENDING_STATUS,
+        status_default={**PENDING_STATUS, "phase": str(Phase.PENDING)},
     )
 
     kind: Literal["Tenant"] = "Tenant"
     spec: TenantSpec
-    """What the customer is promised."""
+    """What the tenant should be: its owner, its plan, its members and settings of its own."""
     status: TenantStatus = Field(default_factory=TenantStatus)
-    """What the operator has made of it."""
+    """What the tenant is, as the operator last saw it. Written by the operator alone."""
 
     @property
     def namespace_name(self) -> str:

@@ -124,6 +124,31 @@ def test_columns_show_fields_that_exist() -> None:
             assert path in fields | {"metadata.creationTimestamp"}, column["name"]
 
 
+def test_fields_that_can_be_selected_exist() -> None:
+    selectable: dict[str, list[str]] = {}
+    for name, document in DOCUMENTS.items():
+        fields = {path for path, _ in walk(root(document), "")}
+        entries = document["spec"]["versions"][0].get("selectableFields", [])
+        selectable[name] = [entry["jsonPath"] for entry in entries]
+        assert fields.issuperset(selectable[name])
+    assert selectable["tenants.yaml"] == [".spec.plan", ".status.plan", ".status.phase"]
+    assert selectable["tenantarchives.yaml"] == [".spec.tenant", ".status.phase"]
+
+
+def test_descriptions_tell_the_default() -> None:
+    told = {
+        path: schema["description"].rpartition("Defaults to ")[2]
+        for path, schema in NODES
+        if ".spec." in path and schema.get("default", "") != ""
+    }
+    assert told["Tenant.spec.retentionDays"] == "30."
+    assert told["Tenant.spec.suspended"] == "false."
+    assert told["Tenant.spec.deletionPolicy"] == "Retain."
+    for path, schema in NODES:
+        if path in told:
+            assert told[path] == f"{schema['default']}.".replace("False", "false"), path
+
+
 def test_alternatives_have_no_structural_schema() -> None:
     with pytest.raises(ValueError, match="no alternatives"):
         structural({"anyOf": [{"type": "string"}, {"type": "integer"}]}, {})
