@@ -56,6 +56,7 @@ class Case:
             pod_security=str(plan.pod_security) if plan else "restricted",
             labels=tenant.spec.namespace.labels,
             origin=self.origin,
+            email=tenant.spec.owner.email,
         )
         if self.access == "archived":
             return [place, *children.archived_group(owner).manifests]

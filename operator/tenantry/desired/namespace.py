@@ -9,12 +9,18 @@ from tenantry.api.plan import PodSecurity
 from tenantry.desired.owner import Manifest, Owner
 from tenantry.domain import names
 from tenantry.domain.observed import NamespaceDetail, Observed
+from tenantry.domain.ownership import address_digest
 
 PROTECTED = (*names.PROTECTED_LABEL_PREFIXES, names.MANAGED_BY)
 
 
-def namespace(owner: Owner, *, pod_security: str, labels: Mapping[str, str], origin: str) -> Manifest:
-    """Return the namespace: our marks, Pod Security at the plan's level, and the tenant's own labels."""
+def namespace(
+    owner: Owner, *, pod_security: str, labels: Mapping[str, str], origin: str, email: str
+) -> Manifest:
+    """Return the namespace: our marks, Pod Security at the plan's level, and the tenant's own labels.
+
+    email: the tenant's contact, of which the namespace carries a digest.
+    """
     levels = {
         f"{names.POD_SECURITY}{mode}{suffix}": value
         for mode in ("enforce", "audit", "warn")
@@ -31,7 +37,11 @@ def namespace(owner: Owner, *, pod_security: str, labels: Mapping[str, str], ori
                 names.MANAGED_BY: names.MANAGER,
                 names.TENANT: owner.tenant,
             },
-            "annotations": {names.TENANT_UID: owner.uid, names.ORIGIN: origin},
+            "annotations": {
+                names.TENANT_UID: owner.uid,
+                names.ORIGIN: origin,
+                names.OWNER: address_digest(email),
+            },
         },
     }
 

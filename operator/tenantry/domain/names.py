@@ -22,6 +22,13 @@ ORIGIN = "tenantry.dev/namespace-origin"
 ORIGIN_CREATED = "created"
 ORIGIN_ADOPTED = "adopted"
 
+OWNER = "tenantry.dev/owner-digest"
+"""Annotation of the namespace: whose it is, as `domain.ownership.address_digest` of `spec.owner.email`.
+
+It outlives the Tenant's UID: after a restore to another cluster it tells whether a Tenant of that name is still
+the same customer's. A digest, since more people may read namespaces than Tenants.
+"""
+
 ADOPTABLE_BY = "tenantry.dev/adoptable-by"
 """Annotation that a namespace's owner sets: the one tenant that may adopt it."""
 

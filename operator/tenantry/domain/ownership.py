@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import blake2b
 from typing import Literal
 
 from tenantry.api.archive import TenantArchive
@@ -27,7 +28,10 @@ Not ControllerRevision: a StatefulSet copies what its author chose to its revisi
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """The namespace is ours to write. `taken` says how it became so just now: an audit row is due."""
+    """The namespace is ours to write. `taken` says how it became so just now: an audit row is due.
+
+    archive: what it is restored from; empty where the earlier Tenant has left none (another cluster).
+    """
 
     origin: Origin
     taken: Literal["", "created", "adopted", "restored"] = ""
@@ -155,9 +159,18 @@ def _restore(
             f"gone before this tenant gets the namespace",
             TERMINATING_CHECK_SECONDS,
         )
-    same_owner = archive is not None and _same_address(archive.spec.owner.email, tenant.spec.owner.email)
-    if same_owner or allowed == name:
-        return Ownership(origin(namespace, tenant.spec.namespace.adoption), "restored", name)
+    mark = address_digest(archive.spec.owner.email) if archive is not None else _owner_mark(namespace)
+    if mark == address_digest(tenant.spec.owner.email) or allowed == name:
+        restored = name if archive is not None else ""
+        return Ownership(origin(namespace, tenant.spec.namespace.adoption), "restored", restored)
+    if archive is None:
+        raise Stalled(
+            Reason.RESTORE_NOT_ALLOWED,
+            f"namespace {namespace.name} is of an earlier Tenant {tenant.metadata.name} with another owner, of "
+            f"which there is no TenantArchive: set spec.owner.email to the earlier owner's, or annotate this "
+            f"Tenant with {names.RESTORE_FROM}={name} to take the namespace over with its data, or delete the "
+            f"namespace to begin with an empty one",
+        )
     raise Stalled(
         Reason.RESTORE_NOT_ALLOWED,
         f"namespace {namespace.name} still holds the data of a former tenant {tenant.metadata.name} with another "
@@ -166,9 +179,18 @@ def _restore(
     )
 
 
-def _same_address(one: str, other: str) -> bool:
-    """Compare without regard to case, of ASCII letters only: others fold into letters of other people."""
-    return one.strip().encode().lower() == other.strip().encode().lower()
+def address_digest(email: str) -> str:
+    """Return 32 hexadecimal digits that are equal for the same address, whatever its case.
+
+    The case of ASCII letters only: others fold into letters of other people.
+    """
+    return blake2b(email.strip().encode().lower(), digest_size=16).hexdigest()
+
+
+def _owner_mark(namespace: Observed) -> str | None:
+    """Return the digest of the last owner's address, None where the namespace does not say."""
+    detail = namespace.detail
+    return detail.annotations.get(names.OWNER) if isinstance(detail, NamespaceDetail) else None
 
 
 def _unmarked(tenant: Tenant, namespace: Observed) -> Ownership:

@@ -75,7 +75,8 @@ async def _take(
         await depart(way, namespace, cx)
         return await _take(ArchiveStep.PURGED, archive, raw, None, cx)
     owner = Owner(archive.spec.tenant, archive.spec.tenant_uid, namespace.name)
-    await close(owner, namespace, cx.seen.children(namespace.name), _adoption(archive), cx)
+    shelf = cx.seen.children(namespace.name)
+    await close(owner, namespace, shelf, cx, adoption=_adoption(archive), email=archive.spec.owner.email)
     await _status(
         archive, raw, "Kept", Outcome(Reason.READY, f"namespace {namespace.name} is kept, access is cut"), cx
     )

@@ -96,7 +96,7 @@ async def release(namespace: Observed, cx: Context) -> None:
         present = stored["metadata"]
         labels = {key: None for key in _ours(namespace.detail) if key in present.get("labels", {})}
         annotations = present.get("annotations", {})
-        marks = {key: None for key in (names.TENANT_UID, names.ORIGIN) if key in annotations}
+        marks = {key: None for key in (names.TENANT_UID, names.ORIGIN, names.OWNER) if key in annotations}
         if labels or marks:
             await cx.objects.patch(stored, {"labels": labels, "annotations": marks})
     for child in sorted(
@@ -107,11 +107,18 @@ async def release(namespace: Observed, cx: Context) -> None:
 
 
 async def close(
-    owner: Owner, namespace: Observed, shelf: Mapping[ChildKey, Observed], adoption: str, cx: Context
+    owner: Owner,
+    namespace: Observed,
+    shelf: Mapping[ChildKey, Observed],
+    cx: Context,
+    *,
+    adoption: str,
+    email: str,
 ) -> list[Repair]:
     """Cut access to a retained namespace, and keep it cut; raises PartError.
 
     adoption: `spec.namespace.adoption` of its tenant, for where the namespace has lost the mark of its origin.
+    email: its contact.
     """
     detail = namespace.detail
     labels = detail.labels if isinstance(detail, NamespaceDetail) else {}
@@ -126,6 +133,7 @@ async def close(
             if key in own and key not in marks and not key.startswith(names.POD_SECURITY)
         },
         origin=origin(namespace, adoption),
+        email=email,
     )
     repairs: list[Repair] = []
     await apply_namespace(manifest, namespace, cx, repairs)
@@ -148,7 +156,14 @@ async def _retain(
         if await cx.objects.get("TenantArchive", name) is None:
             await cx.objects.apply(archive)
     owner = Owner(tenant.metadata.name, tenant.metadata.uid, namespace.name)
-    await close(owner, namespace, shelf, tenant.spec.namespace.adoption, cx)
+    await close(
+        owner,
+        namespace,
+        shelf,
+        cx,
+        adoption=tenant.spec.namespace.adoption,
+        email=tenant.spec.owner.email,
+    )
 
 
 def _archive(tenant: Tenant, raw: Manifest) -> Manifest:

@@ -118,10 +118,8 @@ def _repairs(progress: Progress, cx: Context) -> list[AuditEntry]:
 async def takeover(tenant: Tenant, ownership: Ownership, cx: Context) -> None:
     """Record that a tenant takes a namespace over, before it does. Raises Retry without the ledger."""
     if ownership.taken == "restored":
-        action, message = (
-            Action.RESTORED,
-            f"restored namespace {tenant.namespace_name} from archive {ownership.archive}",
-        )
+        source = f"archive {ownership.archive}" if ownership.archive else "an earlier Tenant of that name"
+        action, message = Action.RESTORED, f"restored namespace {tenant.namespace_name} from {source}"
     else:
         action, message = Action.ADOPTED, f"adopted namespace {tenant.namespace_name}"
     await intent(tenant, cx, f"{tenant.metadata.uid}/{action.lower()}", action, message)

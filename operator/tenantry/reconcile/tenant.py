@@ -147,6 +147,7 @@ async def _namespace(
         pod_security=_pod_security(facts),
         labels=tenant.spec.namespace.labels,
         origin=ownership.origin,
+        email=tenant.spec.owner.email,
     )
     repairs = [] if ownership.taken else progress.repairs
     return await apply_namespace(manifest, facts.namespace, cx, repairs)

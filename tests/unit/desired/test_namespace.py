@@ -14,13 +14,14 @@ from tenantry.desired.observe import observe
 from tenantry.desired.owner import Manifest, Owner
 from tenantry.domain import names
 from tenantry.domain.observed import NamespaceDetail, Observed
+from tests.unit.builders import EMAIL
 from tests.unit.builders import namespace as seen_namespace
 
 ACME = Owner("acme", "uid-of-acme", "tenant-acme")
 
 
 def desired(**labels: str) -> Manifest:
-    return namespace(ACME, pod_security="restricted", labels=labels, origin="created")
+    return namespace(ACME, pod_security="restricted", labels=labels, origin="created", email=EMAIL)
 
 
 def stored(manifest: Manifest, **changes: Any) -> Observed:

@@ -16,7 +16,8 @@ from tenantry.api.tenant import Tenant
 from tenantry.domain import names
 from tenantry.domain.errors import PartError, Retry, Stalled
 from tenantry.domain.observed import ChildKey, Observed, TenantClaim
-from tenantry.domain.ownership import Ownership, claim, owner_of, tenant_uids
+from tenantry.domain.ownership import Ownership, address_digest, claim, owner_of, tenant_uids
+from tenantry.domain.reasons import Reason
 from tests.unit.builders import EMAIL, T0, archive, claim_of, namespace, tenant
 
 UIDS = ["uid-of-acme", "uid-of-rival", "uid-of-former"]
@@ -48,7 +49,8 @@ def tenants(draw: st.DrawFn) -> Tenant:
 def namespaces(draw: st.DrawFn) -> Observed:
     adoptable = draw(st.sampled_from([None, "acme", "rival"]))
     origin = draw(st.sampled_from([None, "created", "adopted"]))
-    annotations = {names.ADOPTABLE_BY: adoptable, names.ORIGIN: origin}
+    owner = draw(st.sampled_from([None, *map(address_digest, EMAILS)]))
+    annotations = {names.ADOPTABLE_BY: adoptable, names.ORIGIN: origin, names.OWNER: owner}
     return namespace(
         uid=draw(st.sampled_from([None, *UIDS])),
         tenant_name=draw(st.sampled_from([None, "acme", "rival"])),
@@ -94,8 +96,10 @@ def test_a_namespace_of_somebody_else_is_never_taken(
     kept = [item for item in archives if item.spec.tenant_uid == owner]
     assert not any(item.deleting for item in kept), "what is being purged is not given back"
     allowed = subject.metadata.annotations.get(names.RESTORE_FROM) == names.archive_name("acme", owner)
-    same = any(item.spec.owner.email.lower() == subject.spec.owner.email.lower() for item in kept)
-    assert allowed or same, "a new customer of an old name never gets the old data"
+    mine = address_digest(subject.spec.owner.email)
+    # An archive has the last word on whose it was; where there is none, the namespace itself says.
+    former = [address_digest(item.spec.owner.email) for item in kept] or [detail.annotations.get(names.OWNER)]
+    assert allowed or mine in former, "a new customer of an old name never gets the old data"
 
 
 @given(
@@ -219,6 +223,31 @@ def test_letters_that_only_look_or_fold_alike_are_not_the_same_owner(mine: str, 
     there = namespace(uid="uid-of-former", tenant_name="acme")
     decided = decide(tenant(owner={"email": mine}), there, (), [], [archive(email=former)])
     assert isinstance(decided, Stalled)
+
+
+def left_behind(email: str | None) -> Observed:
+    """Return a namespace of an earlier Tenant of that name, of which there is no archive."""
+    annotations = {names.ORIGIN: "created", **({names.OWNER: address_digest(email)} if email else {})}
+    return namespace(uid="uid-of-former", tenant_name="acme", annotations=annotations)
+
+
+def test_without_an_archive_the_namespace_itself_tells_whose_it_was() -> None:
+    """As after a restore to another cluster, where every Tenant has a new UID."""
+    assert decide(tenant(), left_behind(EMAIL.upper()), (), [], []) == Ownership("created", "restored")
+
+
+@pytest.mark.parametrize("former", ["thief@rival.example", None])
+def test_without_an_archive_another_owner_is_told_the_three_ways_out(former: str | None) -> None:
+    decided = decide(tenant(), left_behind(former), (), [], [])
+    assert isinstance(decided, Stalled)
+    assert decided.reason == Reason.RESTORE_NOT_ALLOWED
+    for words in ("no TenantArchive", "spec.owner.email", "acme-uid-of-f", "delete the namespace"):
+        assert words in decided.message
+
+
+def test_an_archive_has_the_last_word_on_whose_it_was() -> None:
+    former = archive(uid="uid-of-former", email="thief@rival.example")
+    assert isinstance(decide(tenant(), left_behind(EMAIL), (), [], [former]), Stalled)
 
 
 def child(kind: str, uid: str) -> Observed:

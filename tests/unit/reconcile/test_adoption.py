@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from tenantry.domain.ownership import TELLING_KINDS
+from tenantry.domain.names import archive_name as archive_name_of
+from tenantry.domain.ownership import TELLING_KINDS, address_digest
 from tenantry.reconcile.result import Key, Result
 from tenantry.reconcile.tenant import TAKEN_CHECK_SECONDS
-from tests.unit.reconcile.flows import ADOPTED, SPEC, adopted, give_namespace, marked_namespace
+from tests.unit.reconcile.flows import (
+    ADOPTED,
+    SPEC,
+    adopted,
+    give_namespace,
+    marked_namespace,
+    ready,
+    second_revision,
+)
 from tests.unit.reconcile.world import World
 
 ACME = Key("Tenant", "acme")
@@ -104,3 +113,51 @@ async def test_a_namespace_that_changed_meanwhile_is_released_at_the_second_try(
     assert world.api.get("Tenant", "acme") is None
     labels = world.found("Namespace", LEGACY)["metadata"]["labels"]
     assert labels == {"team": "legacy", "istio-injection": "enabled", "kubernetes.io/metadata.name": LEGACY}
+
+
+def deleted_by_force(world: World) -> None:
+    """Delete a Tenant and take its finalizer off by hand: it goes without an archive."""
+    world.api.delete("Tenant", "acme")
+    world.edit("Tenant", "acme", metadata={"finalizers": None})
+    assert world.api.get("Tenant", "acme") is None
+
+
+async def test_who_comes_back_without_an_archive_gets_the_namespace_by_its_owners_mark() -> None:
+    """As after a restore to another cluster, or a finalizer that somebody took off."""
+    world = await second_revision()
+    uid = world.found("Tenant", "acme")["metadata"]["uid"]
+    deleted_by_force(world)
+    world.restart()
+    world.tenant(**SPEC, overrides={"model": {"name": "gpt-4o"}})
+    await world.settle()
+    assert world.condition("Ready") == ("True", "Ready")
+    assert world.status()["configRevision"] == 2, "the revisions that are there go on"
+    marks = world.found("Namespace", "tenant-acme")["metadata"]["annotations"]
+    assert marks["tenantry.dev/tenant-uid"] == world.found("Tenant", "acme")["metadata"]["uid"] != uid
+    (row,) = [item for item in world.audit.rows if item.action == "Restored"]
+    assert row.message == "restored namespace tenant-acme from an earlier Tenant of that name"
+    assert "Repaired" not in world.audit.actions()
+
+
+async def test_a_stranger_of_an_old_name_does_not_get_it_until_allowed() -> None:
+    world = await ready()
+    uid = world.found("Tenant", "acme")["metadata"]["uid"]
+    before = world.api.get("Namespace", "tenant-acme")
+    deleted_by_force(world)
+    world.restart()
+    world.tenant(**SPEC, owner={"email": "new@stranger.example"})
+    await world.settle()
+    assert world.condition("Stalled") == ("True", "RestoreNotAllowed")
+    assert world.api.get("Namespace", "tenant-acme") == before
+    allowed = {"annotations": {"tenantry.dev/restore-from": archive_name_of("acme", uid)}}
+    world.edit("Tenant", "acme", metadata=allowed)
+    await world.settle()
+    assert world.condition("Ready") == ("True", "Ready")
+
+
+async def test_the_mark_follows_the_owner() -> None:
+    world = await ready()
+    world.tenant(**SPEC, owner={"email": "billing@acme.example"})
+    await world.settle()
+    marks = world.found("Namespace", "tenant-acme")["metadata"]["annotations"]
+    assert marks["tenantry.dev/owner-digest"] == address_digest("billing@acme.example")
