@@ -37,25 +37,25 @@ unit: install ## Run the tests that need no control plane
 bench: install ## Measure, and print figures and ratios
 	@$(BIN)/python -m tests.benchmarks
 
-lint: install ## Check style, types, layers, and that crds/ is up to date
+lint: install ## Check style, types, layers, and that generated files are up to date
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet . || (echo "run 'make format'" && exit 1)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
-	@$(BIN)/python -m tenantry.local.crds --check crds
+	@$(BIN)/python -m tenantry.local.generate --check
 
 format: install ## Bring the code into its form
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format --quiet .
 
-crds: install ## Generate crds/ from the models
-	@$(BIN)/python -m tenantry.local.crds crds
+crds: install ## Generate crds/, the charts' copies of them and the kustomize base
+	@$(BIN)/python -m tenantry.local.generate
 
 golden: install ## Rewrite the golden files of children
 	@$(BIN)/pytest tests/golden --update-golden
 
 verify: crds golden ## Generate everything and fail where that changes a file
-	@git diff --exit-code -- crds tests/golden || (echo "generated files are out of date: commit them" && exit 1)
+	@git diff --exit-code -- crds helm manifests tests/golden || (echo "generated files are out of date: commit them" && exit 1)
 
 requirements: install ## Pin the newest versions that pyproject.toml allows, with hashes
 	@$(BIN)/python -m pip install --quiet pip-tools

@@ -39,7 +39,13 @@ class Account:
 
 def render(helm: Path, chart: Path, values: Mapping[str, Any], namespace: str = NAMESPACE) -> list[Manifest]:
     """Return what `helm template` makes of a chart. Raises LocalError with helm's own words."""
-    command = [str(helm), "template", RELEASE, str(chart), f"--namespace={namespace}", "--values=-"]
+    text = template(helm, chart, values, f"--namespace={namespace}")
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def template(helm: Path, chart: Path, values: Mapping[str, Any], *options: str) -> str:
+    """Return what `helm template` prints with those options. Raises LocalError with helm's own words."""
+    command = [str(helm), "template", RELEASE, str(chart), "--values=-", *options]
     given = json.dumps(values)
     try:
         with plain_os_errors("cannot run helm"):
@@ -50,7 +56,7 @@ def render(helm: Path, chart: Path, values: Mapping[str, Any], namespace: str = 
         raise LocalError(f"helm did not render {chart} within {_SECONDS:.0f} s") from None
     if answer.returncode != 0:
         raise LocalError(f"helm cannot render {chart}: {_one_line(answer.stderr)}")
-    return [document for document in yaml.safe_load_all(answer.stdout) if document]
+    return answer.stdout
 
 
 def install(kubectl: Kubectl, documents: Iterable[Manifest], namespace: str = NAMESPACE) -> Account:

@@ -1,21 +1,17 @@
-"""`python -m tenantry.local.crds [--check] [DIR]`: writes the CustomResourceDefinitions or finds their drift.
-
-Exit codes: 0 written or up to date, 1 drift or a directory that cannot be written, 2 wrong usage.
-"""
+"""The CustomResourceDefinitions as files: for kubectl, and as templates of the chart tenantry-crds."""
 
 from __future__ import annotations
 
-import argparse
-import difflib
-import sys
-from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import yaml
 
 from tenantry.api.crds import crd_documents
 
 HEADER = "# Generated from operator/tenantry/api by `make crds`; edit the models, not this file.\n"
+
+KEEP = {"helm.sh/resource-policy": "keep"}
+"""An annotation: `helm uninstall` leaves the object, and with a kind every object of it."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -25,65 +21,25 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def dump(document: dict[str, Any]) -> str:
+    """A manifest as text; the same manifest gives the same bytes."""
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
 def render() -> dict[str, str]:
-    """The text of every file by its name; the same models give the same bytes."""
-    return {
-        name: HEADER + yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
-        for name, document in crd_documents().items()
-    }
+    """The text of every definition by its file name, such as `tenants.yaml`."""
+    return {name: HEADER + dump(document) for name, document in crd_documents().items()}
 
 
-def drift(directory: Path) -> list[str]:
-    """The unified diff from the files of `directory` to the generated ones; empty where they agree."""
-    wanted = render()
-    present = {path.name: path.read_text(encoding="utf-8") for path in sorted(directory.glob("*.yaml"))}
-    lines: list[str] = []
-    for name in sorted(wanted.keys() | present.keys()):
-        lines += difflib.unified_diff(
-            present.get(name, "").splitlines(keepends=True),
-            wanted.get(name, "").splitlines(keepends=True),
-            fromfile=str(directory / name),
-            tofile=f"generated/{name}",
-        )
-    return lines
+def chart_templates() -> dict[str, str]:
+    """The same as templates of a chart that keeps them when it is uninstalled."""
+    return {name: HEADER + as_template(dump(_kept(document))) for name, document in crd_documents().items()}
 
 
-def write(directory: Path) -> None:
-    """Make the YAML files of `directory` exactly the generated ones."""
-    wanted = render()
-    directory.mkdir(parents=True, exist_ok=True)
-    for stale in {path.name for path in directory.glob("*.yaml")} - wanted.keys():
-        (directory / stale).unlink()
-    for name, text in wanted.items():
-        (directory / name).write_text(text, encoding="utf-8")
+def as_template(text: str) -> str:
+    """Text that helm renders to `text`, also where a description shows a template."""
+    return text.replace("{{", '{{ "{{" }}')
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tenantry.local.crds", description="Generates the CustomResourceDefinitions."
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit with 1 where the files drift"
-    )
-    parser.add_argument("directory", nargs="?", type=Path, default=Path("crds"), help="default: crds")
-    options = parser.parse_args(arguments)
-    try:
-        if not options.check:
-            write(options.directory)
-            return 0
-        difference = drift(options.directory)
-    except OSError as error:
-        sys.stderr.write(f"cannot use {options.directory} for the CRDs: {error.strerror}: {error.filename}\n")
-        return 1
-    if difference:
-        sys.stdout.writelines(difference)
-        sys.stderr.write(
-            f"{options.directory} differs from the models; run `make crds` and commit the result\n"
-        )
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _kept(document: dict[str, Any]) -> dict[str, Any]:
+    return {**document, "metadata": {**document["metadata"], "annotations": KEEP}}

@@ -1,18 +1,15 @@
-"""The generated definitions: what every field of them must have, and that the committed ones are current."""
+"""The generated definitions: what every field of them must have."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tenantry.api.crds import crd_documents, structural
-from tenantry.local.crds import main, render
 
-CRDS = Path(__file__).parents[3] / "crds"
 DOCUMENTS = crd_documents()
 
 CEL_FUNCTIONS_OF_1_30 = {
@@ -152,39 +149,3 @@ def test_descriptions_tell_the_default() -> None:
 def test_alternatives_have_no_structural_schema() -> None:
     with pytest.raises(ValueError, match="no alternatives"):
         structural({"anyOf": [{"type": "string"}, {"type": "integer"}]}, {})
-
-
-def test_the_committed_files_are_current(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--check", str(CRDS)]) == 0, capsys.readouterr().out
-
-
-def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
-    (tmp_path / "kinds-of-the-past.yaml").write_text("{}")
-    assert main([str(tmp_path)]) == 0
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == render()
-    assert main(["--check", str(tmp_path)]) == 0
-
-
-def test_drift_is_shown_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main([str(tmp_path)])
-    plans = tmp_path / "plans.yaml"
-    plans.write_text(plans.read_text().replace("maxItems: 2\n", "maxItems: 3\n"))
-    (tmp_path / "tenants.yaml").unlink()
-    (tmp_path / "old.yaml").write_text("old: kind\n")
-    assert main(["--check", str(tmp_path)]) == 1
-    shown = capsys.readouterr()
-    assert "+                maxItems: 2" in shown.out
-    assert "+  name: tenants.tenantry.dev" in shown.out
-    assert "-old: kind" in shown.out
-    assert shown.err == f"{tmp_path} differs from the models; run `make crds` and commit the result\n"
-
-
-def test_a_directory_that_cannot_be_written_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "file"
-    file.write_text("")
-    assert main([str(file / "crds")]) == 1
-    message = capsys.readouterr().err
-    assert str(file) in message
-    assert message.count("\n") == 1
