@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from tenantry.api.archive import TenantArchive
+from tenantry.api.common import rfc3339
 from tenantry.desired.owner import Manifest, Owner
 from tenantry.domain import conditions, names
 from tenantry.domain.conditions import Outcome
@@ -50,6 +51,7 @@ async def _take(
     step: ArchiveStep, archive: TenantArchive, raw: Manifest, namespace: Observed | None, cx: Context
 ) -> Result:
     uid = archive.metadata.uid
+    due = rfc3339(archive.metadata.deletion_timestamp or archive.spec.purge_after)
     if step is ArchiveStep.UNTRUE:
         return await _untrue(archive, raw, cx)
     if step is ArchiveStep.RESTORED:
@@ -57,7 +59,12 @@ async def _take(
         return await _past(archive, await _status(archive, raw, "Restored", outcome, cx), cx)
     if step is ArchiveStep.PURGED:
         await record.intent(
-            archive, cx, f"{uid}/purged", Action.PURGED, "nothing of the tenant is left", actor=names.MANAGER
+            archive,
+            cx,
+            f"{uid}/purged@{due}",
+            Action.PURGED,
+            "nothing of the tenant is left",
+            actor=names.MANAGER,
         )
         outcome = Outcome(Reason.READY, "nothing of the tenant is left")
         return await _past(archive, await _status(archive, raw, "Purged", outcome, cx), cx)
@@ -71,7 +78,7 @@ async def _take(
         )
         # Who deletes an object is not in its managedFields.
         actor = "unknown" if archive.deleting else names.MANAGER
-        await record.intent(archive, cx, f"{uid}/purging", Action.PURGING, message, actor=actor)
+        await record.intent(archive, cx, f"{uid}/purging@{due}", Action.PURGING, message, actor=actor)
         await depart(way, namespace, cx)
         return await _take(ArchiveStep.PURGED, archive, raw, None, cx)
     owner = Owner(archive.spec.tenant, archive.spec.tenant_uid, namespace.name)

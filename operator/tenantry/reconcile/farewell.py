@@ -194,7 +194,9 @@ def _left(way: Farewell, namespace: str) -> str:
 
 async def _record(tenant: Tenant, action: Action, message: str, cx: Context) -> None:
     before = tenant.spec.as_json()
-    identity = f"{tenant.metadata.uid}/{action.lower()}"
+    asked = tenant.metadata.deletion_timestamp
+    assert asked is not None  # noqa: S101 - only a deleted Tenant is taken leave of
+    identity = f"{tenant.metadata.uid}/{action.lower()}@{rfc3339(asked)}"
     await record.intent(tenant, cx, identity, action, message, actor="unknown", before=before)
 
 

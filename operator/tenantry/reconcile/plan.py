@@ -20,8 +20,9 @@ async def _record_deletion(name: str, raw: Manifest | None, cx: Context) -> None
     gone = cx.seen.deleted_plan(name)
     if gone is None or (raw is not None and raw["metadata"]["uid"] == gone.metadata.uid):
         return
-    uid, before = gone.metadata.uid, gone.spec.as_json()
-    await record.intent(gone, cx, f"{uid}/deleted", Action.DELETED, "deleted", actor="unknown", before=before)
+    identity = f"{gone.metadata.uid}/deleted@{gone.metadata.resource_version}"
+    before = gone.spec.as_json()
+    await record.intent(gone, cx, identity, Action.DELETED, "deleted", actor="unknown", before=before)
     cx.seen.plan_deletion_recorded(gone)
     await cx.objects.emit(gone.as_json(), Action.DELETED, "deleted")
 

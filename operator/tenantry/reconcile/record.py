@@ -1,11 +1,16 @@
-"""The audit rows of what a reconcile changed or found changed, each recorded at most once."""
+"""The audit rows of what a reconcile changed or found changed, each recorded at most once.
+
+A row's identity is the same when the process dies and tries again, and another when the cluster was set back to a
+backup and goes on differently from there: generations and revisions come again then, times do not.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tenantry.api.common import Resource
+from tenantry.api.common import Resource, rfc3339
+from tenantry.api.plan import Plan
 from tenantry.api.tenant import Tenant
 from tenantry.domain.audit import AuditEntry, actor_of
 from tenantry.domain.conditions import last_edit
@@ -41,20 +46,36 @@ async def of_tenant(progress: Progress, cx: Context) -> list[Row]:
     return [Row(entry.action, entry.message, warning=entry.action == Action.REPAIRED) for entry in entries]
 
 
-async def spec_change(subject: Resource, raw: dict[str, Any], cx: Context) -> AuditEntry:
+async def spec_change(subject: Tenant | Plan, raw: dict[str, Any], cx: Context) -> AuditEntry:
     """Return the row for the present generation of an object's spec."""
     uid, generation = subject.metadata.uid, subject.metadata.generation
-    identity = f"{uid}/{SPEC}/{generation}"
-    last = await cx.audit.latest(uid, f"{uid}/{SPEC}/")
-    if last is not None and last.identity == identity:
-        return last  # the process died between recording it and the status
-    before = last.after if last is not None else None
+    prefix = f"{uid}/{SPEC}/"
+    last = await cx.audit.latest(uid, prefix)
     after = raw.get("spec") or {}
+    if last is not None and last.after == after and _generation(last, prefix) == str(generation):
+        return last  # the process died between recording it and the status
+    identity = f"{prefix}{generation}@{_moment(subject.metadata.managed_fields)}"
+    before = last.after if last is not None else None
     known = before or {}
     changed = sorted(name for name in known.keys() | after.keys() if known.get(name) != after.get(name))
-    action, message = (Action.CREATED, "created") if before is None else _what_changed(changed, after)
+    if before is not None:
+        action, message = _what_changed(changed, after)
+    elif subject.status.observed_generation < 0:
+        action, message = Action.CREATED, "created"
+    else:
+        action, message = Action.SPEC_CHANGED, "changed; how it was before is not in this audit log"
     actor = actor_of(subject.metadata.managed_fields, changed=changed)
     return entry(subject, cx, identity, action, message, actor=actor, before=before, after=after)
+
+
+def _generation(row: AuditEntry, prefix: str) -> str:
+    return row.identity.removeprefix(prefix).partition("@")[0]
+
+
+def _moment(*managed_fields: list[dict[str, Any]]) -> str:
+    """Return when somebody else wrote any of these objects last; empty where nobody did."""
+    edits = [edit for edit in map(last_edit, managed_fields) if edit is not None]
+    return rfc3339(max(edits)) if edits else ""
 
 
 def _what_changed(changed: list[str], after: dict[str, Any]) -> tuple[Action, str]:
@@ -73,7 +94,9 @@ def _revision(progress: Progress, cx: Context) -> list[AuditEntry]:
     before = next((item.value for item in config.kept if item.number == present), None)
     back = present is not None and number < present
     message = f"configuration revision {number}" + (f" instead of {present}" if present else "")
-    identity = f"{subject.metadata.uid}/config/{number}@{subject.metadata.generation}"
+    plan = cx.seen.plan(progress.plan)
+    causes = [item.metadata.managed_fields for item in (subject, plan) if item is not None]
+    identity = f"{subject.metadata.uid}/config/{number}@{subject.metadata.generation}/{_moment(*causes)}"
     action = Action.CONFIG_ROLLED_BACK if back else Action.CONFIG_CHANGED
     return [
         entry(
