@@ -67,6 +67,15 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True)
+class Unready:
+    """That a Tenant is not Ready: since when, why, and whether it waits for somebody to correct something."""
+
+    since: datetime
+    reason: str
+    stalled: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TenantClaim:
     """What is remembered of each Tenant: the namespace and the plan that it wants, and how it fares."""
 
@@ -79,6 +88,7 @@ class TenantClaim:
     deleting: bool
     stamp: str = ""  # changes with anything but the status and the finalizers
     finalizers: tuple[str, ...] = ()
+    unready: Unready | None = None
 
     @property
     def seniority(self) -> tuple[datetime, str]:

@@ -1,44 +1,87 @@
-"""What the operator tells Prometheus about itself."""
+"""What the operator tells Prometheus about itself; `docs/metrics.md` explains each metric."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter as Counting
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from tenantry.domain.audit import AuditEntry
+from tenantry.domain.observed import Unready
+from tenantry.reconcile.ports import AuditLog, Unavailable
 
 RECONCILE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 READY_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120)
 
-TenantCounts = Callable[[], Mapping[tuple[str, str], int]]
-"""Returns how many tenants there are by (phase, plan)."""
+Samples = Mapping[tuple[str, ...], float]
+"""Values by the values of the labels, in the order of their names."""
+
+# A series of its own that says when each other one began: twice as many, and nothing that we ask for.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
-class _Tenants(Collector):
-    """Counts tenants when asked, from what the operator knows anyway: no gauge to keep in step."""
+class _Read(Collector):
+    """A gauge that is read when asked, from what the operator knows anyway: no copy to keep in step."""
 
-    def __init__(self, counts: TenantCounts) -> None:
-        self._counts = counts
+    def __init__(self, name: str, text: str, labels: Sequence[str], read: Callable[[], Samples]) -> None:
+        self._name, self._text, self._labels = name, text, labels
+        self._read = read
 
     def describe(self) -> Iterator[Metric]:
-        """Name the metric, so that registering it counts nothing yet."""
+        """Name the metric, so that registering it reads nothing yet."""
         yield self._family()
 
     def collect(self) -> Iterator[Metric]:
-        """Count the tenants of this moment."""
+        """Read it at this moment."""
         family = self._family()
-        for (phase, plan), count in sorted(self._counts().items()):
-            family.add_metric([phase, plan], count)
+        for labels, value in sorted(self._read().items()):
+            family.add_metric(labels, value)
         yield family
 
-    @staticmethod
-    def _family() -> GaugeMetricFamily:
-        return GaugeMetricFamily(
-            "tenantry_tenants", "Tenants by phase and effective plan.", labels=["phase", "plan"]
-        )
+    def _family(self) -> GaugeMetricFamily:
+        return GaugeMetricFamily(self._name, self._text, labels=self._labels)
+
+
+class _CountedAudit:
+    """The audit log, with its failures counted."""
+
+    def __init__(self, audit: AuditLog, failures: Counter) -> None:
+        self._audit = audit
+        self._failures = failures
+
+    async def record(self, entries: Sequence[AuditEntry]) -> None:
+        """Append entries. Raises Unavailable."""
+        with self._counting("write"):
+            await self._audit.record(entries)
+
+    async def latest(self, uid: str, identity_prefix: str = "") -> AuditEntry | None:
+        """Return the newest entry about an object. Raises Unavailable."""
+        with self._counting("read"):
+            return await self._audit.latest(uid, identity_prefix)
+
+    @contextmanager
+    def _counting(self, operation: str) -> Iterator[None]:
+        try:
+            yield
+        except Unavailable:
+            self._failures.labels(operation).inc()
+            raise
 
 
 @dataclass(slots=True)
@@ -50,6 +93,7 @@ class Metrics:
     tenant_ready: Histogram = field(init=False)
     drift_repaired: Counter = field(init=False)
     api_requests: Counter = field(init=False)
+    ledger_failures: Counter = field(init=False)
 
     def __post_init__(self) -> None:
         self.reconcile_duration = Histogram(
@@ -73,10 +117,18 @@ class Metrics:
         )
         self.api_requests = Counter(
             "tenantry_api_requests_total",
-            "Requests to the Kubernetes API server by verb and HTTP status; code 0: no answer came.",
+            "Requests to the Kubernetes API server by verb and HTTP status; code error: no answer came.",
             ["verb", "code"],
             registry=self.registry,
         )
+        self.ledger_failures = Counter(
+            "tenantry_ledger_failures_total",
+            "Reads and writes of the ledger that failed.",
+            ["operation"],
+            registry=self.registry,
+        )
+        for operation in ("read", "write"):
+            self.ledger_failures.labels(operation)  # from 0, so that the first failure is an increase
         build = Info("tenantry_build", "Version of the operator.", registry=self.registry)
         build.info({"version": version("tenantry")})
         ProcessCollector(registry=self.registry)
@@ -85,9 +137,67 @@ class Metrics:
         """Record one reconcile."""
         self.reconcile_duration.labels(kind, outcome).observe(seconds)
 
-    def count_tenants_by(self, counts: TenantCounts) -> None:
-        """Give the function that counts tenants at every scrape."""
-        self.registry.register(_Tenants(counts))
+    def counted(self, audit: AuditLog) -> AuditLog:
+        """Return the audit log with its failures counted."""
+        return _CountedAudit(audit, self.ledger_failures)
+
+    def read_tenants_by(
+        self, counts: Callable[[], Mapping[tuple[str, ...], int]], unready: Callable[[], Iterable[Unready]]
+    ) -> None:
+        """Give what counts tenants by (phase, plan) at every scrape, and tells how those stand that are not Ready."""
+        self._labelled("tenantry_tenants", "Tenants by phase and effective plan.", ["phase", "plan"], counts)
+        labels = ["state", "reason"]
+        self._labelled(
+            "tenantry_tenants_not_ready",
+            "Tenants that are not Ready, by whether somebody must act (stalled) or it goes on by itself "
+            "(reconciling), and by the reason.",
+            labels,
+            lambda: Counting(map(_standing, unready())),
+        )
+        self._labelled(
+            "tenantry_tenants_not_ready_oldest_seconds",
+            "For how long that Tenant has not been Ready which has not been for longest, by the same.",
+            labels,
+            lambda: _longest(unready()),
+        )
+
+    def read_purges_by(self, due: Callable[[], Iterable[datetime]]) -> None:
+        """Give what tells at every scrape when the archives that keep something are to be gone."""
+
+        def overdue() -> float:
+            now = datetime.now(UTC)
+            return max(((now - moment).total_seconds() for moment in due()), default=0.0)
+
+        self._gauge(
+            "tenantry_purge_overdue_seconds",
+            "How long ago the data of a deleted tenant was to be gone that is still there; 0: none is.",
+            lambda: max(0.0, overdue()),
+        )
+
+    def read_listing_by(
+        self, synced: Callable[[], bool], age: Callable[[], float | None], interval: float
+    ) -> None:
+        """Give whether everything was listed, and the seconds since; None where no list was made yet."""
+
+        def known_age() -> Samples:
+            seconds = age()
+            return {} if seconds is None else {(): seconds}
+
+        self._gauge("tenantry_synced", "1 once the leader has listed everything and works.", synced)
+        self._labelled(
+            "tenantry_list_age_seconds", "Since everything was last listed without a failure.", [], known_age
+        )
+        self._gauge(
+            "tenantry_list_interval_seconds", "How often everything is to be listed anew.", lambda: interval
+        )
+
+    def read_roles_by(self, amiss: Callable[[], float]) -> None:
+        """Give what counts at every scrape the ClusterRoles of tenants' members that are not as they should be."""
+        self._gauge(
+            "tenantry_roles_amiss",
+            "ClusterRoles of tenants' members that are missing or not as this version wants them.",
+            amiss,
+        )
 
     def read_queue_by(self, depth: Callable[[], float], oldest_wait: Callable[[], float]) -> None:
         """Give the functions that tell the state of the work queue at every scrape."""
@@ -102,3 +212,19 @@ class Metrics:
 
     def _gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         Gauge(name, text, registry=self.registry).set_function(read)
+
+    def _labelled(self, name: str, text: str, labels: Sequence[str], read: Callable[[], Samples]) -> None:
+        self.registry.register(_Read(name, text, labels, read))
+
+
+def _standing(tenant: Unready) -> tuple[str, str]:
+    return ("stalled" if tenant.stalled else "reconciling", tenant.reason)
+
+
+def _longest(unready: Iterable[Unready]) -> Samples:
+    now = datetime.now(UTC)
+    longest: defaultdict[tuple[str, ...], float] = defaultdict(float)
+    for tenant in unready:
+        standing = _standing(tenant)
+        longest[standing] = max(longest[standing], (now - tenant.since).total_seconds())
+    return longest

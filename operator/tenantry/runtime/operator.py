@@ -100,7 +100,11 @@ class Operator:
         self._health = HealthServer(
             settings.http_host, settings.http_port, self._snapshot, self._metrics.registry
         )
-        self._metrics.count_tenants_by(lambda: self._seen.count_by_phase_and_plan())
+        self._metrics.read_tenants_by(
+            lambda: self._seen.count_by_phase_and_plan(), lambda: self._seen.unready()
+        )
+        self._metrics.read_purges_by(lambda: self._seen.purges())
+        self._metrics.read_listing_by(lambda: self._synced, self._list_age, settings.relist_seconds)
         self._metrics.read_queue_by(lambda: self._queue.depth, lambda: self._queue.oldest_wait)
         self._metrics.read_leader_by(self._leadership.held)
 
@@ -153,6 +157,13 @@ class Operator:
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
             self._tasks = {}
+            self._forget()
+
+    def _forget(self) -> None:
+        """Know nothing, as every standby: what this one saw is old now, and the next leader tells its own."""
+        self._queue = WorkQueue()
+        self._seen = Seen(self._settings.default_plan, lambda *_: None)
+        self._synced, self._listed_at = False, None
 
     def _objects(self, seen: Seen) -> ApiObjects:
         return ApiObjects(
@@ -176,7 +187,8 @@ class Operator:
             archive_history=timedelta(days=settings.archive_history_days),
             plan_grace=timedelta(seconds=settings.plan_grace_seconds),
         )
-        return Context(objects, seen, self._ledger.audit, SystemClock(), policy, _Watcher(self._metrics))
+        audit = self._metrics.counted(self._ledger.audit)
+        return Context(objects, seen, audit, SystemClock(), policy, _Watcher(self._metrics))
 
     async def _work(self, queue: WorkQueue, cx: Context, listing: Listing) -> None:
         """Wait until everything is known, then work, and list everything anew from time to time."""
@@ -224,6 +236,9 @@ class Operator:
     def _count(self, verb: str, code: str) -> None:
         self._metrics.api_requests.labels(verb, code).inc()
 
+    def _list_age(self) -> float | None:
+        return None if self._listed_at is None else time.monotonic() - self._listed_at
+
     def _snapshot(self) -> Snapshot:
         now = time.monotonic()
         return Snapshot(
@@ -234,7 +249,7 @@ class Operator:
             oldest_wait=self._queue.oldest_wait,
             since_finished=now - self._queue.last_finished,
             longest_run=self._queue.longest_run,
-            since_listed=None if self._listed_at is None else now - self._listed_at,
+            since_listed=self._list_age(),
             list_interval=self._settings.relist_seconds,
         )
 

@@ -183,8 +183,10 @@ class Client:
                 "GET", self._url(path, query), headers=await self._headers(JSON), _request_timeout=timeout
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._count("WATCH", "error")
             raise Unavailable(f"cannot watch {path}: {_words(error)}") from error
         raw = response.response
+        self._count("WATCH", str(raw.status))
         try:
             if raw.status >= 300:
                 raise _error(raw.status, raw.headers, await raw.read())

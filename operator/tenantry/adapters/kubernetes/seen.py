@@ -16,14 +16,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tenantry.adapters.kubernetes import changes
+from tenantry.adapters.kubernetes import changes, standing
 from tenantry.adapters.kubernetes.in_flight import InFlight
 from tenantry.adapters.kubernetes.losses import Losses
 from tenantry.api.archive import TenantArchive
 from tenantry.api.plan import Plan
 from tenantry.desired.observe import is_our_revision, observe
 from tenantry.domain import names
-from tenantry.domain.observed import ChildKey, Observed, RevisionDetail, TenantClaim
+from tenantry.domain.observed import ChildKey, Observed, RevisionDetail, TenantClaim, Unready
 
 Changed = Callable[[str, str, str], None]
 """Told (kind, where, name) whenever something that counts has changed.
@@ -126,9 +126,18 @@ class Seen:
         """Return the names of the archives that keep this namespace."""
         return sorted(self._archives_by_namespace.get(namespace, ()))
 
-    def count_by_phase_and_plan(self) -> Mapping[tuple[str, str], int]:
+    def count_by_phase_and_plan(self) -> Mapping[tuple[str, ...], int]:
         """Return how many tenants there are by phase and plan."""
         return Counter((claim.phase, claim.plan) for claim in self._tenants.values())
+
+    def unready(self) -> Sequence[Unready]:
+        """Return how each tenant stands that is not Ready."""
+        return [claim.unready for claim in self._tenants.values() if claim.unready is not None]
+
+    def purges(self) -> Sequence[datetime]:
+        """Return when what each archive keeps is to be gone, of those that keep something."""
+        due = map(standing.purge_due, self._archives.values())
+        return [moment for moment in due if moment is not None]
 
     # --- children --------------------------------------------------------------------------------------------
 
@@ -306,6 +315,7 @@ class Seen:
             deleting="deletionTimestamp" in metadata,
             stamp=changes.stamp(manifest),
             finalizers=tuple(metadata.get("finalizers") or ()),
+            unready=standing.unready(manifest),
         )
         if before is not None:
             self._unindex(before)
