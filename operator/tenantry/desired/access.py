@@ -81,7 +81,7 @@ def cluster_roles() -> list[Manifest]:
         {
             "apiVersion": f"{RBAC_GROUP}/v1",
             "kind": "ClusterRole",
-            "metadata": {"name": cluster_role_name(role), "labels": {names.MANAGED_BY: names.MANAGER}},
+            "metadata": {"name": cluster_role_name(role), "labels": {names.ROLE: role}},
             "rules": _rules(role),
         }
         for role in ROLES

@@ -15,6 +15,8 @@ from decimal import ROUND_UP, Context, Decimal
 from hashlib import blake2b
 from typing import Any
 
+from tenantry.domain import names
+
 KEPT_METADATA = ("generateName", "labels", "annotations", "finalizers", "ownerReferences")
 DROPPED = ("apiVersion", "kind", "metadata", "status")
 EMPTY_IS_ABSENT = frozenset({"labels", "annotations", "data", "binaryData"})
@@ -71,6 +73,10 @@ def normal_form(manifest: Mapping[str, Any]) -> dict[str, Any]:
     content = {key: value for key, value in manifest.items() if key not in DROPPED}
     metadata = manifest.get("metadata", {})
     kept = {key: metadata[key] for key in KEPT_METADATA if metadata.get(key)}
+    if manifest.get("kind") == "ClusterRole":
+        # Whoever installs them, as Helm does, has marks of its own on them; by this one alone they are found.
+        labels = metadata.get("labels") or {}
+        kept = {"labels": {name: value for name, value in labels.items() if name == names.ROLE}}
     quantities = manifest.get("kind") in ("ResourceQuota", "LimitRange")
     # A ControllerRevision's data is free-form JSON: an empty string or list in it is content.
     if manifest.get("kind") == "ControllerRevision":

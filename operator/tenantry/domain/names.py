@@ -17,6 +17,10 @@ TENANT = "tenantry.dev/tenant"
 TENANT_UID = "tenantry.dev/tenant-uid"
 """Annotation of each child: the UID of the Tenant that it was made for. A name comes again, a UID never."""
 
+ROLE = "tenantry.dev/role"
+"""Label of the ClusterRoles that tenants' members are bound to. Of our own, for Helm sets the managed-by label of
+everything that it installs."""
+
 ORIGIN = "tenantry.dev/namespace-origin"
 """Annotation of the namespace: whether we created it (and may delete it) or adopted it (and release it)."""
 ORIGIN_CREATED = "created"

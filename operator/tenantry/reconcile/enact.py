@@ -165,8 +165,12 @@ async def _overwrite(desired: Manifest, present: Manifest, error: Refused, cx: C
 
 
 def _replacement(desired: Manifest, stored: Manifest) -> Manifest:
-    """Return the desired object with what identifies the stored one, and nothing else of it."""
+    """Return the desired object with what identifies the stored one, and nothing else of it that counts."""
     kept = {name: stored["metadata"][name] for name in ("uid", "resourceVersion")}
+    if desired["kind"] == "ClusterRole":
+        # Without its marks Helm would not know it any more.
+        for part in ("labels", "annotations"):
+            kept[part] = {**stored["metadata"].get(part, {}), **desired["metadata"].get(part, {})}
     return {**desired, "metadata": {**desired["metadata"], **kept}}
 
 

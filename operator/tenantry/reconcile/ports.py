@@ -76,6 +76,9 @@ class Objects(Protocol):
         With a resourceVersion, an object that changed since raises Conflict.
         """
 
+    async def may(self, verb: str, kind: str, name: str) -> bool:
+        """Return whether the API server would let us do that to a cluster-scoped object; it is not done."""
+
     async def emit(self, about: Manifest, reason: str, message: str, *, warning: bool = False) -> None:
         """Send an Event about an object. Never raises or waits: an Event is a courtesy."""
 
@@ -99,7 +102,7 @@ class Observations(Protocol):
         """
 
     def cluster_roles(self) -> Mapping[ChildKey, Observed]:
-        """Return the ClusterRoles that carry our label."""
+        """Return the ClusterRoles that carry the label of a role."""
 
     def plan(self, name: str) -> Plan | None:
         """Return a Plan."""
@@ -134,6 +137,9 @@ class Watcher(Protocol):
 
     def repaired(self, kind: str) -> None:
         """A child was put back."""
+
+    def roles_amiss(self, problems: Sequence[str]) -> None:
+        """Tenants' ClusterRoles are not as they should be, one sentence for each; none: all of them are."""
 
 
 @dataclass(frozen=True, slots=True)

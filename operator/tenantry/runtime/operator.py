@@ -9,7 +9,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,8 @@ class _Watcher:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self.problems: tuple[str, ...] = ()
+        """What is wrong with tenants' ClusterRoles."""
 
     def became_ready(self, seconds: float) -> None:
         """A tenant is Ready for the first time."""
@@ -71,6 +73,18 @@ class _Watcher:
     def repaired(self, kind: str) -> None:
         """A child was put back."""
         self._metrics.drift_repaired.labels(kind).inc()
+
+    def roles_amiss(self, problems: Sequence[str]) -> None:
+        """Tenants' ClusterRoles are not as they should be; said once as long as it stays so."""
+        if problems and tuple(problems) != self.problems:
+            logger.warning(
+                "%s: tenants' members do not have the rights that this version gives them. The operator may not "
+                "write ClusterRoles: install the chart of its version (helm upgrade)",
+                "; ".join(problems),
+            )
+        elif self.problems and not problems:
+            logger.info("Tenants' ClusterRoles are as this version wants them")
+        self.problems = tuple(problems)
 
 
 class Operator:
@@ -81,6 +95,7 @@ class Operator:
         self._configuration = configuration
         self._ledger = ledger
         self._metrics = Metrics(CollectorRegistry())
+        self._watcher = _Watcher(self._metrics)
         self._client = Client(configuration, self._count)
         self._lease_client = Client(configuration)
         duration = settings.lease_seconds
@@ -194,7 +209,6 @@ class Operator:
         """Wait until everything is known, then work, and list everything anew from time to time."""
         await listing.first()
         self._listed_at = time.monotonic()
-        queue.add(roles.KEY)
         self._add_all(low=False)
         self._synced = True
         logger.info("Knows %d tenants and %d plans", len(self._seen.tenants()), len(self._seen.plans()))
@@ -215,6 +229,7 @@ class Operator:
             self._add_all(low=True)
 
     def _add_all(self, *, low: bool) -> None:
+        self._queue.add(roles.KEY, low=low)
         for name in self._seen.plans():
             self._queue.add(Key("Plan", name), low=low)
         for name in self._seen.tenants():

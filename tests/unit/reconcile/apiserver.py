@@ -98,6 +98,8 @@ class ApiServer:
         self._clock = clock
         self._watch = watch
         self.objects: dict[Ref, Stored] = {}
+        self.forbidden: set[str] = set()
+        """Kinds that the operator may not write; who writes must ask."""
         self._version = 1000
         self._births: dict[Ref, int] = {}
 
@@ -300,6 +302,8 @@ def is_watched(manifest: Manifest) -> bool:
     if KINDS[manifest["kind"]].selector is None:
         return True
     labels = manifest["metadata"].get("labels") or {}
+    if manifest["kind"] == "ClusterRole":
+        return names.ROLE in labels
     return bool(labels.get(names.MANAGED_BY) == names.MANAGER)
 
 

@@ -14,7 +14,7 @@ from tenantry.api.common import API_VERSION
 from tenantry.domain import names
 from tenantry.domain.audit import AuditEntry
 from tenantry.reconcile import archive, plan, roles, tenant
-from tenantry.reconcile.ports import Conflict, Context, Manifest, Policy, Unavailable
+from tenantry.reconcile.ports import Conflict, Context, Manifest, Policy, Refused, Unavailable
 from tenantry.reconcile.result import Key, Result
 from tenantry.runtime.router import wake
 from tests.unit.builders import EMAIL, T0, sample
@@ -145,6 +145,12 @@ class Objects:
         else:
             self._process.seen.wrote(left)
 
+    async def may(self, verb: str, kind: str, name: str) -> bool:
+        """Ask whether a write would be let through."""
+        self._process.check_alive()
+        self._process.reviews.append((verb, kind, name))
+        return kind not in self._api.forbidden
+
     async def emit(self, about: Manifest, reason: str, message: str, *, warning: bool = False) -> None:
         """Remember an Event."""
         self._process.check_alive()
@@ -154,6 +160,8 @@ class Objects:
         metadata = manifest["metadata"]
         write = Write(verb, manifest["kind"], metadata["name"], metadata.get("namespace", ""))
         async with self._process.writing(write):
+            if manifest["kind"] in self._api.forbidden:
+                raise Refused(f"you may not {verb} {manifest['kind']}")
             stored = act()
         self._process.seen.wrote(stored)
         return stored
@@ -190,6 +198,8 @@ class Process:
     events: list[tuple[str, str, str, str]] = field(default_factory=list)
     results: dict[Key, Result] = field(default_factory=dict)
     repairs: list[str] = field(default_factory=list)
+    reviews: list[tuple[str, str, str]] = field(default_factory=list)
+    roles_problems: list[str] = field(default_factory=list)
     dead: bool = False
 
     def writing(self, write: Write) -> _Writing:
@@ -215,6 +225,10 @@ class Process:
     def repaired(self, kind: str) -> None:
         """Part of the port Watcher."""
         self.repairs.append(kind)
+
+    def roles_amiss(self, problems: Sequence[str]) -> None:
+        """Part of the port Watcher."""
+        self.roles_problems = list(problems)
 
 
 class World:

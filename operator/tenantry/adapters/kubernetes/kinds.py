@@ -48,7 +48,9 @@ CHILD_KINDS = (
     Kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies"),
     Kind("RoleBinding", "rbac.authorization.k8s.io/v1", "rolebindings"),
     Kind("ControllerRevision", "apps/v1", "controllerrevisions", selector=None),
-    Kind("ClusterRole", "rbac.authorization.k8s.io/v1", "clusterroles", namespaced=False),
+    Kind(
+        "ClusterRole", "rbac.authorization.k8s.io/v1", "clusterroles", namespaced=False, selector=names.ROLE
+    ),
 )
 """Watched by our reflectors."""
 

@@ -10,7 +10,9 @@ from tenantry.adapters.kubernetes.client import APPLY, JSON, MERGE, Client
 from tenantry.adapters.kubernetes.events import Events
 from tenantry.adapters.kubernetes.kinds import KINDS, Kind
 from tenantry.domain import names
-from tenantry.reconcile.ports import Conflict, Manifest
+from tenantry.reconcile.ports import Conflict, Manifest, Refused
+
+_ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 Writing = Callable[[str, str, str], AbstractContextManager[None]]
 """Called with a kind, a namespace and a name."""
@@ -108,6 +110,24 @@ class ApiObjects:
             self._wrote(answer)
         else:
             self._gone(kind, namespace, name, uid)
+
+    async def may(self, verb: str, kind: str, name: str) -> bool:
+        """Return whether the API server would let us do that to a cluster-scoped object; it is not done.
+
+        Everybody may ask that about themselves; where that right was taken away the answer is no.
+        """
+        group = KINDS[kind].api_version.rpartition("/")[0]
+        asked = {"group": group, "resource": KINDS[kind].plural, "verb": verb, "name": name}
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": asked},
+        }
+        try:
+            answer = await self._client.send("POST", _ACCESS_REVIEWS, body=body)
+        except Refused:
+            return False
+        return bool(answer["status"].get("allowed"))
 
     async def emit(self, about: Manifest, reason: str, message: str, *, warning: bool = False) -> None:
         """Send an Event about an object, beside the reconcile. Never raises or waits: an Event is a courtesy."""

@@ -79,7 +79,7 @@ class Seen:
         return self._losses.revisions(namespace, there.tenant_uid) if there else ()
 
     def cluster_roles(self) -> Mapping[ChildKey, Observed]:
-        """Return the ClusterRoles that carry our label."""
+        """Return the ClusterRoles that carry the label of a role."""
         return self._cluster_roles
 
     def plan(self, name: str) -> Plan | None:
