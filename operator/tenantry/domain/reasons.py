@@ -29,6 +29,7 @@ class Reason(StrEnum):
     NAME_TAKEN = "NameTaken"
     RESTORE_NOT_ALLOWED = "RestoreNotAllowed"
     TENANT_LIVES = "TenantLives"
+    KIND_DELETED = "KindDeleted"
 
     # It is tried again.
     NAMESPACE_TERMINATING = "NamespaceTerminating"

@@ -16,7 +16,7 @@ from tenantry.domain.ownership import origin, owner_of, tenant_uids
 from tenantry.domain.reasons import Action, Reason
 from tenantry.reconcile import record, report
 from tenantry.reconcile.enact import translated
-from tenantry.reconcile.farewell import close, depart
+from tenantry.reconcile.farewell import close, depart, stand_by_deleted_kind
 from tenantry.reconcile.ports import Context
 from tenantry.reconcile.result import Key, Result
 
@@ -76,6 +76,8 @@ async def _take(
             if archive.deleting
             else f"retention ended at {archive.spec.purge_after}"
         )
+        if archive.deleting:
+            await stand_by_deleted_kind("tenantarchives", f"namespace {namespace.name}", cx)
         # Who deletes an object is not in its managedFields.
         actor = "unknown" if archive.deleting else names.MANAGER
         await record.intent(archive, cx, f"{uid}/purging@{due}", Action.PURGING, message, actor=actor)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tenantry.api.common import API_VERSION, rfc3339
+from tenantry.api.common import API_VERSION, GROUP, rfc3339
 from tenantry.api.tenant import Tenant
 from tenantry.desired import children
 from tenantry.desired.namespace import namespace as build_namespace
@@ -21,7 +21,7 @@ from tenantry.desired.owner import Manifest, Owner
 from tenantry.domain import conditions, names
 from tenantry.domain.conditions import Outcome
 from tenantry.domain.deletion import Farewell, farewell, purge_after
-from tenantry.domain.errors import PartError, Retry
+from tenantry.domain.errors import PartError, Retry, Stalled
 from tenantry.domain.observed import ChildKey, NamespaceDetail, Observed
 from tenantry.domain.ownership import (
     TELLING_KINDS,
@@ -37,6 +37,8 @@ from tenantry.reconcile.enact import Repair, apply_group, apply_namespace, trans
 from tenantry.reconcile.ports import Context
 from tenantry.reconcile.result import Result
 
+DEFINITION = "CustomResourceDefinition"
+
 
 async def finalize(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
     """Take leave of a deleted Tenant; its finalizer comes off when nothing more needs its spec."""
@@ -49,11 +51,13 @@ async def finalize(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
         match farewell(tenant, namespace, owner, origin(namespace, tenant.spec.namespace.adoption)):
             case Farewell.RETAIN:
                 assert namespace is not None  # noqa: S101 - there is something to retain
+                await stand_by_deleted_kind("tenants", f"namespace {namespace.name}", cx)
                 await _retain(tenant, raw, namespace, shelf, cx)
             case Farewell.NOTHING:
                 await _record(tenant, Action.DELETED, "deleted; it has no namespace of its own", cx)
             case way:
                 assert namespace is not None  # noqa: S101 - there is something to leave
+                await stand_by_deleted_kind("tenants", f"namespace {namespace.name}", cx)
                 await _record(tenant, Action.DELETED, f"deleted; {_left(way, namespace.name)}", cx)
                 await depart(way, namespace, cx)
         with translated():
@@ -62,6 +66,22 @@ async def finalize(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
     except PartError as error:
         return await _waits(tenant, raw, error, cx)
     return Result.done()
+
+
+async def stand_by_deleted_kind(plural: str, kept: str, cx: Context) -> None:
+    """Raise Stalled where an object is deleted only because its whole kind is: that is nobody's wish for its data.
+
+    Whoever deletes a CustomResourceDefinition (`kubectl delete -f crds/`) deletes every object of it.
+    """
+    name = f"{plural}.{GROUP}"
+    with translated():
+        definition = await cx.objects.get(DEFINITION, name)
+    if definition is not None and definition["metadata"].get("deletionTimestamp"):
+        raise Stalled(
+            Reason.KIND_DELETED,
+            f"{DEFINITION} {name} is being deleted, and with it every object of the kind: {kept} is left as it is; "
+            f"save this object, take its finalizer {names.FINALIZER} off, and apply it again when the kind is back",
+        )
 
 
 async def depart(way: Farewell, namespace: Observed, cx: Context) -> None:

@@ -54,6 +54,15 @@ CHILD_KINDS = (
 )
 """Watched by our reflectors."""
 
-KINDS = {kind.kind: kind for kind in (*OWN_KINDS, *CHILD_KINDS)}
+DEFINITION = Kind(
+    "CustomResourceDefinition",
+    "apiextensions.k8s.io/v1",
+    "customresourcedefinitions",
+    namespaced=False,
+    selector=None,
+)
+"""Only read: whether a whole kind of ours is being deleted."""
+
+KINDS = {kind.kind: kind for kind in (*OWN_KINDS, *CHILD_KINDS, DEFINITION)}
 
 EVENTS = Kind("Event", "v1", "events")
