@@ -59,7 +59,7 @@ class SystemClock:
 
 
 class _Watcher:
-    """Passes what reconciles found on to the metrics."""
+    """Passes what reconciles found on to the metrics, and to the log what no object's conditions can say."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -122,6 +122,7 @@ class Operator:
         self._metrics.read_listing_by(lambda: self._synced, self._list_age, settings.relist_seconds)
         self._metrics.read_queue_by(lambda: self._queue.depth, lambda: self._queue.oldest_wait)
         self._metrics.read_leader_by(self._leadership.held)
+        self._metrics.read_roles_by(lambda: len(self._watcher.problems) if self._leadership.held() else 0)
 
     async def run(self) -> None:
         """Serve probes, wait for the Lease, lead until SIGTERM or until the Lease is lost."""
@@ -203,7 +204,7 @@ class Operator:
             plan_grace=timedelta(seconds=settings.plan_grace_seconds),
         )
         audit = self._metrics.counted(self._ledger.audit)
-        return Context(objects, seen, audit, SystemClock(), policy, _Watcher(self._metrics))
+        return Context(objects, seen, audit, SystemClock(), policy, self._watcher)
 
     async def _work(self, queue: WorkQueue, cx: Context, listing: Listing) -> None:
         """Wait until everything is known, then work, and list everything anew from time to time."""
