@@ -33,7 +33,7 @@ def render() -> dict[str, str]:
 
 def chart_templates() -> dict[str, str]:
     """The same as templates of a chart that keeps them when it is uninstalled."""
-    return {name: HEADER + as_template(dump(_kept(document))) for name, document in crd_documents().items()}
+    return {name: HEADER + as_template(dump(kept(document))) for name, document in crd_documents().items()}
 
 
 def as_template(text: str) -> str:
@@ -41,5 +41,6 @@ def as_template(text: str) -> str:
     return text.replace("{{", '{{ "{{" }}')
 
 
-def _kept(document: dict[str, Any]) -> dict[str, Any]:
+def kept(document: dict[str, Any]) -> dict[str, Any]:
+    """A manifest that stays when its chart is uninstalled."""
     return {**document, "metadata": {**document["metadata"], "annotations": KEEP}}

@@ -34,7 +34,8 @@ Files = dict[str, str]
 
 def from_code(root: Path) -> Files:
     """What comes from Python and from the chart's values, without rendering. Raises LocalError, OSError."""
-    roles = "---\n".join(crds.dump(role) for role in cluster_roles())
+    # Kept: they are bound in tenants' namespaces, which go on without the operator.
+    roles = "---\n".join(crds.dump(crds.kept(role)) for role in cluster_roles())
     return {
         **{f"crds/{name}": text for name, text in crds.render().items()},
         **{f"helm/tenantry-crds/templates/{name}": text for name, text in crds.chart_templates().items()},

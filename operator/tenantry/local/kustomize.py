@@ -21,6 +21,7 @@ VALUES = {"ledger": {"secret": {"name": "tenantry-database", "key": "url"}}}
 
 _HEADER = "# Generated from helm/tenantry by `make crds`; edit the chart, not this file.\n"
 _LABELS_OF_HELM = re.compile(r"^ *(helm\.sh/chart: .*|app\.kubernetes\.io/managed-by: Helm)\n", re.MULTILINE)
+_KEPT_BY_HELM = re.compile(r"^ *annotations:\n *helm\.sh/resource-policy: keep\n", re.MULTILINE)
 _SOURCE = re.compile(r"^# Source: .*\n", re.MULTILINE)
 
 _NAMESPACE = f"""\
@@ -65,6 +66,6 @@ def _rendered(helm: Path, folder: Path) -> dict[str, str]:
 
 
 def _without_helm(text: str) -> str:
-    bare = _LABELS_OF_HELM.sub("", _SOURCE.sub("", text))
+    bare = _KEPT_BY_HELM.sub("", _LABELS_OF_HELM.sub("", _SOURCE.sub("", text)))
     documents = [part.strip("\n") for part in re.split(r"^---$", bare, flags=re.MULTILINE) if part.strip()]
     return _HEADER + "\n---\n".join(documents) + "\n"
