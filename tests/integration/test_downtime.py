@@ -21,6 +21,7 @@ from tenantry.adapters.kubernetes.client import Client, configure
 from tenantry.domain import names
 from tenantry.local.binaries import find_binaries
 from tenantry.local.control_plane import ControlPlane
+from tenantry.reconcile.ports import Refused
 from tests.conftest import REPOSITORY, Cluster, installed
 from tests.integration.access import can
 from tests.integration.conftest import (
@@ -35,6 +36,7 @@ from tests.integration.conftest import (
 )
 from tests.integration.mirror import Key, mirror
 from tests.integration.mutations import content
+from tests.integration.plan_loss import lose_plan
 
 OWNER = "alice@acme.example"
 MEMBERS = [{"kind": "User", "name": OWNER, "role": "owner"}]
@@ -334,8 +336,11 @@ async def plan_deleted(api: Api, operator: OperatorProcess) -> Story:
     await _plan(api, "to-delete")
     namespace = await provisioned(api, "planless", plan="to-delete")
     before = await children(api, namespace)
+    await api.until("Plan", "to-delete", lambda found: (found.get("status") or {}).get("tenants") == 1)
     yield
-    await api.delete("Plan", "to-delete")
+    with pytest.raises(Refused, match="is used by 1 tenant"):
+        await api.delete("Plan", "to-delete")
+    await lose_plan(api, "to-delete")
     yield
 
     def missed(found: Object | None) -> bool:
