@@ -36,6 +36,12 @@ OTHERS = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.getgroup("tenantry").addoption(
+        "--update-docs", action="store_true", help="write what tests find into docs/ instead of comparing"
+    )
+
+
 class Api:
     """What a test does on the API server, as JSON, as the cluster's administrator."""
 
@@ -247,6 +253,13 @@ def running(operator: OperatorProcess) -> Iterator[OperatorProcess]:
     finally:
         if operator.process is not None and operator.process.poll() is None:
             operator.kill()
+
+
+@pytest.fixture(scope="session")
+def update_docs(request: pytest.FixtureRequest) -> bool:
+    """Whether the generated parts of docs/ are to be written."""
+    # Known only where this folder is named on the command line: pytest reads no other conftest in time.
+    return bool(request.config.getoption("--update-docs", default=False))
 
 
 @pytest.fixture(scope="session")
