@@ -529,18 +529,18 @@ async def _audit(operator: OperatorProcess, name: str) -> list[AuditEntry]:
 
 
 async def _events(api: Api, name: str, count: int) -> list[Object]:
-    """Await so many Events about a Tenant: they are sent beside the reconcile."""
-    found: list[Object] = []
+    """Await so many Events about a Tenant, one that repeats as often as it counts: they come beside the reconcile."""
+    found: dict[str, Object] = {}
     query = {"watch": "true", "fieldSelector": f"involvedObject.kind=Tenant,involvedObject.name={name}"}
     async with (
         asyncio.timeout(10),
         api.client.stream("/api/v1/namespaces/default/events", query, 10) as events,
     ):
         async for event in events:
-            found.append(event["object"])
-            if len(found) == count:
+            found[event["object"]["metadata"]["name"]] = event["object"]
+            if sum(item["count"] for item in found.values()) == count:
                 break
-    return found
+    return [item for item in found.values() for _ in range(item["count"])]
 
 
 async def test_every_change_that_matters_is_an_event_and_an_audit_row(
@@ -578,12 +578,15 @@ async def test_every_change_that_matters_is_an_event_and_an_audit_row(
     assert renamed.before is not None
     assert renamed.after is not None
     assert (renamed.before.get("displayName"), renamed.after["displayName"]) == (None, "Acme Corp")
-    assert renamed.message == "changed: spec.displayName"
+    assert renamed.message == "set spec.displayName"
     assert rows[0].at <= rows[-1].at
 
+    # That the first configuration is in effect is said with Ready.
     events = await _events(api, name, len(expected) + 1)
     reasons = [event["reason"] for event in events]
-    assert sorted(reasons) == sorted([*expected, "OverrideNotAllowed"])
+    assert sorted(reasons) == sorted(["Ready", *expected[:1], *expected[2:], "OverrideNotAllowed"])
+    suspended = next(event for event in events if event["reason"] == "Suspended")
+    assert suspended["message"] == "kubectl-edit changed spec.suspended from false to true"
     warnings = {event["reason"] for event in events if event["type"] == "Warning"}
     assert warnings == {"Repaired", "OverrideNotAllowed"}
     shown = kubectl("events", "--for", f"tenant/{name}").stdout
@@ -605,7 +608,7 @@ async def test_an_edited_plan_is_an_event_and_an_audit_row(
     finally:
         await ledger.close()
     assert [row.action for row in reversed(rows)] == ["Created", "SpecChanged"]
-    assert rows[0].message == "changed: spec.limits"
+    assert rows[0].message == "set spec.limits.burst to 7"
     await api.until(
         "Plan", own_plan, lambda _: "SpecChanged" in kubectl("events", "--for", f"plan/{own_plan}").stdout
     )

@@ -55,7 +55,8 @@ async def _take(
     if step is ArchiveStep.UNTRUE:
         return await _untrue(archive, raw, cx)
     if step is ArchiveStep.RESTORED:
-        outcome = Outcome(Reason.READY, "a Tenant has taken the data over")
+        message = f"Tenant {archive.spec.tenant} has taken namespace {archive.namespace_name} over"
+        outcome = Outcome(Reason.READY, message)
         return await _past(archive, await _status(archive, raw, "Restored", outcome, cx), cx)
     if step is ArchiveStep.PURGED:
         await record.intent(
@@ -74,21 +75,25 @@ async def _take(
         message = f"purging namespace {namespace.name}: " + (
             "the archive was deleted"
             if archive.deleting
-            else f"retention ended at {archive.spec.purge_after}"
+            else f"retention ended at {rfc3339(archive.spec.purge_after)}"
         )
         if archive.deleting:
             await stand_by_deleted_kind("tenantarchives", f"namespace {namespace.name}", cx)
         # Who deletes an object is not in its managedFields.
         actor = "unknown" if archive.deleting else names.MANAGER
-        await record.intent(archive, cx, f"{uid}/purging@{due}", Action.PURGING, message, actor=actor)
+        row = await record.intent(archive, cx, f"{uid}/purging@{due}", Action.PURGING, message, actor=actor)
+        if not namespace.deleting:
+            await cx.objects.emit(raw, row.action, row.message)
         await depart(way, namespace, cx)
         return await _take(ArchiveStep.PURGED, archive, raw, None, cx)
     owner = Owner(archive.spec.tenant, archive.spec.tenant_uid, namespace.name)
     shelf = cx.seen.children(namespace.name)
     await close(owner, namespace, shelf, cx, adoption=_adoption(archive), email=archive.spec.owner.email)
-    await _status(
-        archive, raw, "Kept", Outcome(Reason.READY, f"namespace {namespace.name} is kept, access is cut"), cx
+    message = (
+        f"namespace {namespace.name} is kept until {rfc3339(archive.spec.purge_after)}, access is cut: apply "
+        f"Tenant {archive.spec.tenant} again to restore it, or delete this TenantArchive to purge it now"
     )
+    await _status(archive, raw, "Kept", Outcome(Reason.READY, message), cx)
     return Result(after=_seconds_until(archive, cx))
 
 

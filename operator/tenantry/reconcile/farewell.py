@@ -52,17 +52,18 @@ async def finalize(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
             case Farewell.RETAIN:
                 assert namespace is not None  # noqa: S101 - there is something to retain
                 await stand_by_deleted_kind("tenants", f"namespace {namespace.name}", cx)
-                await _retain(tenant, raw, namespace, shelf, cx)
+                row = await _retain(tenant, raw, namespace, shelf, cx)
             case Farewell.NOTHING:
-                await _record(tenant, Action.DELETED, "deleted; it has no namespace of its own", cx)
+                row = await _record(tenant, Action.DELETED, "it has no namespace of its own", cx)
             case way:
                 assert namespace is not None  # noqa: S101 - there is something to leave
                 await stand_by_deleted_kind("tenants", f"namespace {namespace.name}", cx)
-                await _record(tenant, Action.DELETED, f"deleted; {_left(way, namespace.name)}", cx)
+                row = await _record(tenant, Action.DELETED, _left(way, namespace.name), cx)
                 await depart(way, namespace, cx)
         with translated():
             kept = [item for item in tenant.metadata.finalizers if item != names.FINALIZER]
             await cx.objects.patch(raw, {"finalizers": kept})
+        await cx.objects.emit(raw, row.action, row.message)
     except PartError as error:
         return await _waits(tenant, raw, error, cx)
     return Result.done()
@@ -165,12 +166,12 @@ async def close(
 
 async def _retain(
     tenant: Tenant, raw: Manifest, namespace: Observed, shelf: Mapping[ChildKey, Observed], cx: Context
-) -> None:
+) -> record.Row:
     archive = _archive(tenant, raw)
     name = archive["metadata"]["name"]
     until = archive["spec"]["purgeAfter"]
-    await _record(
-        tenant, Action.ARCHIVED, f"deleted; {name} keeps namespace {namespace.name} until {until}", cx
+    row = await _record(
+        tenant, Action.ARCHIVED, f"TenantArchive {name} keeps namespace {namespace.name} until {until}", cx
     )
     with translated():
         if await cx.objects.get("TenantArchive", name) is None:
@@ -184,6 +185,7 @@ async def _retain(
         adoption=tenant.spec.namespace.adoption,
         email=tenant.spec.owner.email,
     )
+    return row
 
 
 def _archive(tenant: Tenant, raw: Manifest) -> Manifest:
@@ -212,12 +214,13 @@ def _left(way: Farewell, namespace: str) -> str:
     return f"namespace {namespace} is {'given back' if way is Farewell.RELEASE else 'removed'}"
 
 
-async def _record(tenant: Tenant, action: Action, message: str, cx: Context) -> None:
+async def _record(tenant: Tenant, action: Action, left: str, cx: Context) -> record.Row:
     before = tenant.spec.as_json()
     asked = tenant.metadata.deletion_timestamp
     assert asked is not None  # noqa: S101 - only a deleted Tenant is taken leave of
     identity = f"{tenant.metadata.uid}/{action.lower()}@{rfc3339(asked)}"
-    await record.intent(tenant, cx, identity, action, message, actor="unknown", before=before)
+    message = f"deleted Tenant {tenant.metadata.name}; {left}"
+    return await record.intent(tenant, cx, identity, action, message, actor="unknown", before=before)
 
 
 async def _waits(tenant: Tenant, raw: Manifest, error: PartError, cx: Context) -> Result:

@@ -22,9 +22,10 @@ async def _record_deletion(name: str, raw: Manifest | None, cx: Context) -> None
         return
     identity = f"{gone.metadata.uid}/deleted@{gone.metadata.resource_version}"
     before = gone.spec.as_json()
-    await record.intent(gone, cx, identity, Action.DELETED, "deleted", actor="unknown", before=before)
+    message = f"deleted Plan {name}"
+    row = await record.intent(gone, cx, identity, Action.DELETED, message, actor="unknown", before=before)
     cx.seen.plan_deletion_recorded(gone)
-    await cx.objects.emit(gone.as_json(), Action.DELETED, "deleted")
+    await cx.objects.emit(gone.as_json(), row.action, row.message)
 
 
 async def reconcile(key: Key, cx: Context) -> Result:
@@ -42,13 +43,13 @@ async def reconcile(key: Key, cx: Context) -> Result:
         return await report.unreadable(raw, error, cx)
     count = len(cx.seen.tenants_on(plan.metadata.name))
     outcome = Outcome(Reason.READY, "valid, in use" if count else "valid, not in use")
-    rows = []
+    rows: list[record.Row] = []
     observed = plan.metadata.generation
     if plan.status.observed_generation != plan.metadata.generation:
         try:
             change = await record.spec_change(plan, raw, cx)
             await cx.audit.record([change])
-            rows = [change]
+            rows = [record.told(change)]
         except Unavailable as error:
             problem = f"a change could not be written to the audit log: {error}"
             outcome = Outcome.failed(Retry(Reason.LEDGER_UNAVAILABLE, problem))

@@ -14,6 +14,7 @@ from tenantry.api.plan import Plan
 from tenantry.api.tenant import Tenant
 from tenantry.domain.audit import AuditEntry, actor_of
 from tenantry.domain.conditions import last_edit
+from tenantry.domain.edits import in_words
 from tenantry.domain.errors import Retry
 from tenantry.domain.ownership import Ownership
 from tenantry.domain.reasons import Action, Reason
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
     from tenantry.reconcile.report import Progress
 
 SPEC = "spec"
+
+EDITS = frozenset(
+    {
+        *(Action.CREATED, Action.SPEC_CHANGED, Action.PLAN_CHANGED, Action.SUSPENDED, Action.RESUMED),
+        *(Action.ARCHIVED, Action.DELETED),
+    }
+)
+"""What somebody does to an object, and not the operator by itself: messages go on from who it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +52,15 @@ async def of_tenant(progress: Progress, cx: Context) -> list[Row]:
     entries.extend(_repairs(progress, cx))
     if entries:
         await cx.audit.record(entries)
-    return [Row(entry.action, entry.message, warning=entry.action == Action.REPAIRED) for entry in entries]
+    # That the first configuration is in effect is said with Ready.
+    fresh = progress.tenant.status.config_revision is None
+    return [told(entry) for entry in entries if not (fresh and entry.action == Action.CONFIG_CHANGED)]
+
+
+def told(entry: AuditEntry) -> Row:
+    """Return what the Event of a row says; of an edit that includes by whom."""
+    who = f"{entry.actor if entry.actor != 'unknown' else 'somebody'} " if entry.action in EDITS else ""
+    return Row(entry.action, who + entry.message, warning=entry.action == Action.REPAIRED)
 
 
 async def spec_change(subject: Tenant | Plan, raw: dict[str, Any], cx: Context) -> AuditEntry:
@@ -59,11 +76,11 @@ async def spec_change(subject: Tenant | Plan, raw: dict[str, Any], cx: Context) 
     known = before or {}
     changed = sorted(name for name in known.keys() | after.keys() if known.get(name) != after.get(name))
     if before is not None:
-        action, message = _what_changed(changed, after)
+        action, message = _action(changed, after), in_words(before, after)
     elif subject.status.observed_generation < 0:
-        action, message = Action.CREATED, "created"
+        action, message = Action.CREATED, f"created {subject.kind} {subject.metadata.name}"
     else:
-        action, message = Action.SPEC_CHANGED, "changed; how it was before is not in this audit log"
+        action, message = Action.SPEC_CHANGED, "changed the spec; how it was before is not in this audit log"
     actor = actor_of(subject.metadata.managed_fields, changed=changed)
     return entry(subject, cx, identity, action, message, actor=actor, before=before, after=after)
 
@@ -78,11 +95,10 @@ def _moment(*managed_fields: list[dict[str, Any]]) -> str:
     return rfc3339(max(edits)) if edits else ""
 
 
-def _what_changed(changed: list[str], after: dict[str, Any]) -> tuple[Action, str]:
-    message = "changed: " + ", ".join(f"spec.{name}" for name in changed)
+def _action(changed: list[str], after: dict[str, Any]) -> Action:
     if "suspended" in changed:
-        return (Action.SUSPENDED if after.get("suspended") else Action.RESUMED), message
-    return (Action.PLAN_CHANGED if "plan" in changed else Action.SPEC_CHANGED), message
+        return Action.SUSPENDED if after.get("suspended") else Action.RESUMED
+    return Action.PLAN_CHANGED if "plan" in changed else Action.SPEC_CHANGED
 
 
 def _revision(progress: Progress, cx: Context) -> list[AuditEntry]:
@@ -93,7 +109,7 @@ def _revision(progress: Progress, cx: Context) -> list[AuditEntry]:
     number = config.active.number
     before = next((item.value for item in config.kept if item.number == present), None)
     back = present is not None and number < present
-    message = f"configuration revision {number}" + (f" instead of {present}" if present else "")
+    message = f"configuration revision {number} is in effect" + (f" instead of {present}" if present else "")
     plan = cx.seen.plan(progress.plan)
     causes = [item.metadata.managed_fields for item in (subject, plan) if item is not None]
     identity = f"{subject.metadata.uid}/config/{number}@{subject.metadata.generation}/{_moment(*causes)}"
@@ -138,22 +154,27 @@ def _repairs(progress: Progress, cx: Context) -> list[AuditEntry]:
     ]
 
 
-async def takeover(tenant: Tenant, ownership: Ownership, cx: Context) -> None:
+async def takeover(tenant: Tenant, ownership: Ownership, cx: Context) -> Row:
     """Record that a tenant takes a namespace over, before it does. Raises Retry without the ledger."""
     if ownership.taken == "restored":
         source = f"archive {ownership.archive}" if ownership.archive else "an earlier Tenant of that name"
         action, message = Action.RESTORED, f"restored namespace {tenant.namespace_name} from {source}"
     else:
         action, message = Action.ADOPTED, f"adopted namespace {tenant.namespace_name}"
-    await intent(tenant, cx, f"{tenant.metadata.uid}/{action.lower()}", action, message)
+    return await intent(tenant, cx, f"{tenant.metadata.uid}/{action.lower()}", action, message)
 
 
 async def intent(
     subject: Resource, cx: Context, identity: str, action: Action, message: str, **more: Any
-) -> None:
-    """Record what is about to be done and cannot be undone. Raises Retry without the ledger."""
+) -> Row:
+    """Record what is about to be done and cannot be undone; return what is on record, for an Event.
+
+    That is the row of the first try: a later one may find it half done. Raises Retry without the ledger.
+    """
+    row = entry(subject, cx, identity, action, message, **more)
     try:
-        await cx.audit.record([entry(subject, cx, identity, action, message, **more)])
+        await cx.audit.record([row])
+        return told(await cx.audit.latest(row.uid, identity) or row)
     except Unavailable as error:
         raise Retry(Reason.LEDGER_UNAVAILABLE, f"waits for the audit log: {error}") from error
 

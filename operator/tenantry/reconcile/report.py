@@ -39,6 +39,7 @@ class Progress:
     config: Configuration | None = None
     repairs: list[Repair] = field(default_factory=list)
     unrecorded: list[Outcome] = field(default_factory=list)
+    takeover: record.Row | None = None
 
     @property
     def was_ready(self) -> bool:
@@ -215,13 +216,14 @@ def _first_ready(subject: Tenant, status: dict[str, Any], cx: Context) -> None:
 
 
 async def _emit(progress: Progress, rows: list[record.Row], status: dict[str, Any], cx: Context) -> None:
-    for row in rows:
+    for row in [*rows, *([progress.takeover] if progress.takeover else [])]:
         await cx.objects.emit(progress.raw, row.action, row.message, warning=row.warning)
     before = conditions.find(progress.tenant.status.conditions, "Ready")
     after = conditions.find([Condition.model_validate(item) for item in status["conditions"]], "Ready")
     if after is None or (before and (before.status, before.reason) == (after.status, after.reason)):
         return
-    if not rows or after.status != "True":
+    # Still Ready for another reason is what the rows say already; any other change has not been told.
+    if not rows or after.status != "True" or before is None or before.status != "True":
         await cx.objects.emit(progress.raw, after.reason, after.message, warning=after.status != "True")
 
 

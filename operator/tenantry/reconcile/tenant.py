@@ -91,13 +91,13 @@ async def _provision(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
         )
         if ownership.taken == "adopted":
             await _refuse_taken_names(tenant, facts, cx)
-        if ownership.taken in ("adopted", "restored"):
-            await record.takeover(tenant, ownership, cx)
+        taken = ownership.taken in ("adopted", "restored")
+        row = await record.takeover(tenant, ownership, cx) if taken else None
         namespace = await _namespace(tenant, facts, ownership, progress, cx)
     except PartError as error:
         progress.outcomes["NamespaceReady"] = Outcome.failed(error)
         return await report.tenant(progress, cx)
-    progress.ownership = ownership
+    progress.ownership, progress.takeover = ownership, row
     progress.outcomes["NamespaceReady"] = Outcome(Reason.READY, f"namespace {namespace.name} is in place")
     await _policy(tenant, facts, progress, cx)
     await _configuration(tenant, facts, namespace, progress, cx)
@@ -176,8 +176,10 @@ async def _policy(tenant: Tenant, facts: Facts, progress: report.Progress, cx: C
 def _policy_ready(facts: Facts) -> Outcome:
     if facts.plan is not None:
         return Outcome(Reason.READY, "quotas, network and access are as desired")
-    left = f"access is as desired; quotas and network are as plan {facts.plan_name} left them, and are held again"
-    return Outcome(Reason.PLAN_NOT_FOUND, f"{left} when it is back")
+    return Outcome(
+        Reason.PLAN_NOT_FOUND,
+        f"access is as desired; quotas and network stay as they were until plan {facts.plan_name} is there",
+    )
 
 
 async def _configuration(

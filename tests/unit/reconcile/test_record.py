@@ -7,7 +7,7 @@ import pytest
 from tenantry.domain.audit import AuditEntry
 from tenantry.reconcile.ports import Unavailable
 from tests.unit.reconcile.faults import Crash, DiesAt, Refusing, applied
-from tests.unit.reconcile.flows import SPEC, plans_alone, ready, second_revision
+from tests.unit.reconcile.flows import SPEC, archived, plans_alone, ready, second_revision
 from tests.unit.reconcile.world import World
 
 
@@ -24,14 +24,14 @@ async def test_after_a_crash_between_row_and_status_the_event_says_what_the_row_
     world.tenant(**SPEC | {"plan": "free"})
     with pytest.raises(Crash):
         await world.settle()
-    assert row(world, "PlanChanged").message == "changed: spec.plan"
+    assert row(world, "PlanChanged").message == "changed spec.plan from pro to free"
     recorded = list(world.audit.rows)
     world.clock.turn(minutes=1)
     world.restart()
     await world.settle()
     assert world.audit.rows == recorded
     told = [event[2:] for event in world.process.events if event[0] == "Tenant"]
-    assert ("PlanChanged", "changed: spec.plan") in told
+    assert ("PlanChanged", "kubectl changed spec.plan from pro to free") in told
     assert "Created" not in [reason for reason, _ in told]
 
 
@@ -82,3 +82,65 @@ async def test_a_namespace_that_somebody_changes_is_one() -> None:
     assert row(world, "Repaired").actor == "mallory"
     labels = world.found("Namespace", "tenant-acme")["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def told(world: World, kind: str = "Tenant") -> list[tuple[str, str]]:
+    """Return reason and message of the Events about a kind since the last call, in order."""
+    events = [(reason, message) for about, _, reason, message in world.process.events if about == kind]
+    world.process.events.clear()
+    return events
+
+
+async def test_events_tell_a_whole_life() -> None:
+    world = await plans_alone()
+    world.tenant(**SPEC)
+    await world.settle()
+    place = "namespace tenant-acme, plan pro, configuration revision"
+    assert told(world) == [("Created", "kubectl created Tenant acme"), ("Ready", f"{place} 1")]
+
+    world.tenant(**SPEC, manager="argocd", overrides={"model": {"maxTokens": 9}})
+    await world.settle()
+    edit, mistake = told(world)
+    assert edit == ("SpecChanged", "argocd set spec.overrides.model.maxTokens to 9")
+    assert mistake[0] == "OverrideNotAllowed"
+    world.tenant(**SPEC, manager="argocd")
+    await world.settle()
+    assert told(world) == [
+        ("SpecChanged", "argocd removed spec.overrides.model.maxTokens"),
+        ("Ready", f"{place} 1"),
+    ]
+
+    world.tenant(**SPEC, suspended=True)
+    await world.settle()
+    world.tenant(**SPEC, suspended=False)
+    await world.settle()
+    assert told(world) == [
+        ("Suspended", "kubectl set spec.suspended to true"),
+        ("Resumed", "kubectl changed spec.suspended from true to false"),
+    ]
+
+    world.api.delete("Tenant", "acme")
+    await world.settle()
+    (archive,) = world.api.list("TenantArchive")
+    name, until = archive["metadata"]["name"], archive["spec"]["purgeAfter"]
+    deleted = f"somebody deleted Tenant acme; TenantArchive {name} keeps namespace tenant-acme until {until}"
+    assert told(world) == [("Archived", deleted)]
+
+    world.tenant(**SPEC)
+    await world.settle()
+    assert told(world) == [
+        ("Created", "kubectl created Tenant acme"),
+        ("Restored", f"restored namespace tenant-acme from archive {name}"),
+        ("Ready", f"{place} 1"),
+    ]
+
+
+async def test_events_tell_of_a_purge() -> None:
+    world = await archived()
+    world.process.events.clear()
+    world.api.delete("TenantArchive", world.api.list("TenantArchive")[0]["metadata"]["name"])
+    await world.settle()
+    assert told(world, "TenantArchive") == [
+        ("Purging", "purging namespace tenant-acme: the archive was deleted"),
+        ("Purged", "nothing of the tenant is left"),
+    ]
