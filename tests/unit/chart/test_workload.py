@@ -207,12 +207,12 @@ def test_metrics_of_every_pod_can_be_scraped_also_of_one_that_is_not_ready(rende
 
 
 def test_everything_is_named_after_the_release_or_as_asked(render: Render) -> None:
-    fixed = ("tenantry-tenant-",)
     for values, prefix in (({}, "tenantry"), ({"fullnameOverride": "ops"}, "ops")):
         for each in render(values):
             name, namespace = each["metadata"]["name"], each["metadata"].get("namespace", "tenantry-system")
-            assert name.startswith((prefix, *fixed)), f"{each['kind']} {name}"
-            assert namespace == "tenantry-system"
+            assert name.startswith((prefix, "tenantry-tenant-")), f"{each['kind']} {name}"
+            # Events about objects without a namespace live in `default`.
+            assert namespace == ("default" if name == f"{prefix}-events" else "tenantry-system")
 
 
 class TestNetworkPolicy:
