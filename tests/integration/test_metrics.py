@@ -1,0 +1,116 @@
+"""What a running operator tells Prometheus: as documented, and all that the alerts ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import yaml
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.conftest import REPOSITORY, Cluster
+from tests.integration.conftest import Api, OperatorProcess, is_ready, is_stalled, tenant
+
+DOCUMENTED = REPOSITORY / "docs/metrics.md"
+ALERTS = REPOSITORY / "helm/tenantry/files/alerts.yaml"
+
+Families = dict[str, Metric]
+
+
+async def families(operator: OperatorProcess) -> Families:
+    """Return what is told by the names of docs/metrics.md: those of the series, of a histogram without suffix."""
+    found = text_string_to_metric_families(await operator.metrics())
+    return {f"{one.name}_total" if one.type == "counter" else one.name: one for one in found}
+
+
+async def until(operator: OperatorProcess, holds: Callable[[Families], Any]) -> Families:
+    """Scrape until something holds."""
+    async with asyncio.timeout(20):
+        while not holds(found := await families(operator)):  # noqa: ASYNC110 - a scrape wakes nobody
+            await asyncio.sleep(0.05)
+    return found
+
+
+def labels_of(metric: Metric) -> set[str]:
+    return {label for sample in metric.samples for label in sample.labels} - {"le"}
+
+
+def documented() -> dict[str, tuple[str, set[str]]]:
+    rows = re.findall(
+        r"^\| `(\w+)` \| (\w+) \| ([^|]*) \| [^|]{10,} \|$", DOCUMENTED.read_text(), re.MULTILINE
+    )
+    return {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+
+
+async def test_docs_list_exactly_the_metrics_that_a_busy_operator_exposes(
+    api: Api, plans: None, operator: OperatorProcess, name: str
+) -> None:
+    await api.apply(tenant(name, plan="pro"))
+    await api.until("Tenant", name, is_ready)
+    await api.delete("ResourceQuota", "tenantry", f"tenant-{name}")
+    await api.until("ResourceQuota", "tenantry", lambda quota: quota is not None, f"tenant-{name}")
+    await api.apply(tenant(name, plan="free", overrides={"model": {"name": "gpt-4o"}}))
+    await api.until("Tenant", name, is_stalled("OverrideNotAllowed"))
+    exposed = await until(operator, lambda found: stalled(found).get("OverrideNotAllowed"))
+    assert {name: (one.type, labels_of(one)) for name, one in exposed.items()} == documented()
+
+
+def stalled(found: Families) -> dict[str, float]:
+    samples = found["tenantry_tenants_not_ready"].samples
+    return {one.labels["reason"]: one.value for one in samples if one.labels["state"] == "stalled"}
+
+
+def test_alerts_ask_only_for_metrics_and_labels_that_are_documented() -> None:
+    known = documented()
+    groups = yaml.safe_load(ALERTS.read_text())["groups"]
+    for rule in (rule for group in groups for rule in group["rules"]):
+        names = {re.sub("_(bucket|count)$", "", name) for name in re.findall(r"tenantry_\w+", rule["expr"])}
+        assert names, rule["alert"]
+        assert names <= known.keys(), rule["alert"]
+        asked = set(re.findall(r"(\w+)=~?\"", rule["expr"]))
+        for listed in re.findall(r"by \(([^)]*)\)", rule["expr"]):
+            asked |= set(listed.split(", "))
+        labels = set().union(*(known[name][1] for name in names))
+        assert asked - {"cluster", "le"} <= labels, rule["alert"]
+
+
+async def test_watches_are_counted_among_the_requests(operator: OperatorProcess) -> None:
+    requests = (await families(operator))["tenantry_api_requests_total"].samples
+    counts = {(one.labels["verb"], one.labels["code"]): one.value for one in requests}
+    assert counts["WATCH", "200"] >= 8, counts  # one for each kind of child
+
+
+async def test_who_loses_the_lease_tells_no_more_what_it_knew(
+    control_plane: Cluster, api: Api, plans: None, operator: OperatorProcess, name: str
+) -> None:
+    await api.apply(tenant(name, plan="pro"))
+    await api.until("Tenant", name, is_ready)
+    await until(operator, lambda found: found["tenantry_tenants"].samples)
+    namespace = control_plane.settings["TENANTRY_LEASE_NAMESPACE"]
+    thief = {"holderIdentity": "thief", "leaseDurationSeconds": 4}
+    await api.patch("Lease", "tenantry-operator", {"spec": thief}, namespace)
+    standby = await until(operator, lambda found: only(found["tenantry_leader"]) == 0)
+    standby = await until(operator, lambda found: only(found["tenantry_synced"]) == 0)
+    assert standby["tenantry_tenants"].samples == []
+    assert standby["tenantry_tenants_not_ready"].samples == []
+    assert standby["tenantry_list_age_seconds"].samples == []
+    assert only(standby["tenantry_queue_depth"]) == 0
+    assert await probe(operator) == "standby\n"
+    back = await until(operator, lambda found: only(found["tenantry_synced"]) == 1)
+    assert only(back["tenantry_leader"]) == 1
+    assert back["tenantry_tenants"].samples
+
+
+def only(metric: Metric) -> float:
+    assert len(metric.samples) == 1
+    return metric.samples[0].value
+
+
+async def probe(operator: OperatorProcess) -> str:
+    url = f"http://127.0.0.1:{operator.port}/readyz"
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        return await answer.text()
