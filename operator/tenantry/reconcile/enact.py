@@ -23,6 +23,9 @@ from tenantry.reconcile.ports import Conflict, Context, Refused, Unavailable
 WITH_FIXED_PARTS = frozenset({"ConfigMap", "ControllerRevision", "ResourceQuota", "RoleBinding"})
 """Kinds that may have to be made anew: immutable data, scopes and roleRef cannot be changed in place."""
 
+NEVER_REPLACED = frozenset({"ControllerRevision"})
+"""Kinds whose replacement is refused: the API server compares their data byte for byte, in a spelling of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Repair:
@@ -140,7 +143,8 @@ async def _write(desired: Manifest, wanted: str, cx: Context) -> Manifest:
         stored = await cx.objects.apply(desired)
         if observe(stored).fingerprint == wanted:
             return stored
-        return await cx.objects.replace(_replacement(desired, stored))
+        if desired["kind"] not in NEVER_REPLACED:
+            return await cx.objects.replace(_replacement(desired, stored))
     except Refused as error:
         # Not what was seen: one that somebody made in its place may lack our label.
         kind, metadata = desired["kind"], desired["metadata"]
@@ -148,15 +152,21 @@ async def _write(desired: Manifest, wanted: str, cx: Context) -> Manifest:
         if present is None:
             raise
         return await _overwrite(desired, present, error, cx)
+    return await _make_anew(desired, stored, cx)
 
 
 async def _overwrite(desired: Manifest, present: Manifest, error: Refused, cx: Context) -> Manifest:
     """Replace what no apply can be laid over; make anew what has parts that cannot be changed at all."""
-    try:
-        return await cx.objects.replace(_replacement(desired, present))
-    except Refused:
-        if desired["kind"] not in WITH_FIXED_PARTS:
-            raise error from None
+    if desired["kind"] not in NEVER_REPLACED:
+        try:
+            return await cx.objects.replace(_replacement(desired, present))
+        except Refused:
+            if desired["kind"] not in WITH_FIXED_PARTS:
+                raise error from None
+    return await _make_anew(desired, present, cx)
+
+
+async def _make_anew(desired: Manifest, present: Manifest, cx: Context) -> Manifest:
     if present["metadata"].get("finalizers"):
         present = await cx.objects.patch(present, {"finalizers": None}) or present
     kind, metadata = desired["kind"], present["metadata"]
