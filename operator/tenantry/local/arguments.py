@@ -66,7 +66,18 @@ def etcd(program: Path, data: Path, certificates: Certificates, ports: Ports, *,
     ]
 
 
-def api_server(program: Path, certificates: Certificates, ports: Ports) -> list[str]:
+@dataclass(frozen=True)
+class Audit:
+    """Which requests the API server writes down, and where, a line of JSON for each."""
+
+    policy: Path
+    """A file with an `audit.k8s.io/v1` Policy."""
+    log: Path
+
+
+def api_server(
+    program: Path, certificates: Certificates, ports: Ports, audit: Audit | None = None
+) -> list[str]:
     """Return the command line of kube-apiserver, with the authorization and admission of a real cluster."""
     return [
         str(program),
@@ -85,10 +96,13 @@ def api_server(program: Path, certificates: Certificates, ports: Ports) -> list[
         f"--client-ca-file={certificates.authority.certificate}",
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
+        # As kubeadm has it: Pod Security decides who may be privileged.
+        "--allow-privileged=true",
         f"--service-account-issuer={_ISSUER}",
         f"--service-account-key-file={certificates.service_account_key}",
         f"--service-account-signing-key-file={certificates.service_account_key}",
         "--profiling=false",
+        *([f"--audit-policy-file={audit.policy}", f"--audit-log-path={audit.log}"] if audit else []),
     ]
 
 

@@ -20,7 +20,7 @@ from types import TracebackType
 import psutil
 
 from tenantry.local import arguments, kubeconfig, processes
-from tenantry.local.arguments import Ports
+from tenantry.local.arguments import Audit, Ports
 from tenantry.local.binaries import Binaries, find_binaries
 from tenantry.local.certificates import Certificates, KeyPair
 from tenantry.local.errors import LocalError, plain_os_errors
@@ -53,7 +53,8 @@ class ControlPlane:
 
     `port` fixes the API server's port, otherwise it is a free one and stays the same over restarts while
     nobody else takes it. Without `durable`, etcd does not wait for the disk: faster, for data that is thrown
-    away. `binaries` and `report` default to those found or built, and to no progress lines.
+    away. `audit_policy` is a file with an audit Policy, by which the API server writes requests down in
+    `audit_log`; without it, none. `binaries` and `report` default to those found or built, and to no progress lines.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class ControlPlane:
         *,
         port: int | None = None,
         durable: bool = True,
+        audit_policy: Path | None = None,
         binaries: Binaries | None = None,
         report: Report = lambda _: None,
     ) -> None:
@@ -71,6 +73,9 @@ class ControlPlane:
         self.certificates = Certificates(self.state_dir / "certificates")
         self._fixed_port = port
         self._durable = durable
+        self.audit_log = self.log("audit")
+        """Where requests are written down, where there is a policy for that: one JSON document in each line."""
+        self._audit = Audit(audit_policy, self.audit_log) if audit_policy else None
         self._binaries = binaries
         self._report = report
         self._started: list[psutil.Process] = []
@@ -139,7 +144,7 @@ class ControlPlane:
         programs, files = self.binaries, self.certificates
         data = self.state_dir / "etcd"
         etcd = arguments.etcd(programs.etcd, data, files, ports, durable=self._durable)
-        api_server = arguments.api_server(programs.kube_apiserver, files, ports)
+        api_server = arguments.api_server(programs.kube_apiserver, files, ports, self._audit)
         controller_manager = arguments.controller_manager(
             programs.kube_controller_manager, self._controller_manager_kubeconfig, files
         )
