@@ -289,6 +289,8 @@ CASES = {
     "cidr-word": Case(plan(), put(CIDRS, ["internet"]), "must be a network in CIDR notation"),
     "cidr-everything": Case(plan(), put(CIDRS, ["0.0.0.0/0"]), "must not contain 169.254.169.254"),
     "cidr-everything-6": Case(plan(), put(CIDRS, ["::/0"]), "must not contain"),
+    "cidr-nat64": Case(plan(), put(CIDRS, ["64:ff9b::808:800/120"])),
+    "cidr-nat64-metadata": Case(plan(), put(CIDRS, ["64:ff9b::a9fe:a9fe/128"]), "nor these behind NAT64"),
     "privileged": Case(plan(), put("spec.podSecurity", "privileged"), 'Unsupported value: "privileged"'),
     "priority": Case(plan(), put("spec.priority", "urgent"), 'Unsupported value: "urgent"'),
     "rate-0": Case(plan(), put("spec.limits.requestsPerSecond", 0), "spec.limits.requestsPerSecond"),

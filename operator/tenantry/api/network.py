@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated
 
 from pydantic import Field
@@ -23,6 +24,19 @@ CREDENTIALS = (
 )
 """Addresses where clouds give credentials to whoever asks."""
 
+NAT64 = "64:ff9b::/96"
+"""IPv4 addresses behind a translator, for clusters with IPv6 alone."""
+
+
+def translated(network: str) -> str:
+    """Return an IPv4 network, or a single address, as the network that a NAT64 translator takes for it."""
+    inner = ipaddress.IPv4Network(network)
+    start = int(ipaddress.IPv6Network(NAT64).network_address) + int(inner.network_address)
+    return str(ipaddress.IPv6Network((start, 96 + inner.prefixlen)))
+
+
+_TRANSLATED = [translated(address).removesuffix("/128") for address in CREDENTIALS if "." in address]
+
 Cidr = Annotated[
     str,
     Schema(
@@ -34,9 +48,9 @@ Cidr = Annotated[
                 "such as 203.0.113.0/24",
             ),
             Rule(
-                f"!isCIDR(self) || !{list(CREDENTIALS)}.exists(address, cidr(self).containsIP(address))",
-                f"must not contain {', '.join(CREDENTIALS)}, where clouds give credentials to any pod; "
-                "for the internet use internetPorts",
+                f"!isCIDR(self) || !{[*CREDENTIALS, *_TRANSLATED]}.exists(address, cidr(self).containsIP(address))",
+                f"must not contain {', '.join(CREDENTIALS)}, nor these behind NAT64 ({NAT64}), where clouds give "
+                "credentials to any pod; for the internet use internetPorts",
                 reason="FieldValueForbidden",
             ),
         ],
@@ -48,7 +62,7 @@ class Ingress(ApiModel):
     """Who may reach the tenant's pods from outside of its namespace."""
 
     namespaces: Namespaces = Field(default_factory=list)
-    """Namespaces whose pods may connect, such as that of the ingress controller."""
+    """Namespaces whose pods may connect, such as that of the ingress controller; never a tenant's."""
 
 
 class Egress(ApiModel):
@@ -57,7 +71,7 @@ class Egress(ApiModel):
     internet_ports: Annotated[list[Port], list_set(max_items=64)] = Field(default_factory=list)
     """TCP ports on the internet; private and metadata ranges are left out."""
     namespaces: Namespaces = Field(default_factory=list)
-    """Namespaces whose pods may be connected to."""
+    """Namespaces whose pods may be connected to; never a tenant's."""
     cidrs: Annotated[list[Cidr], list_set(max_items=64)] = Field(default_factory=list)
     """Networks that may be connected to on every port, in CIDR notation."""
 

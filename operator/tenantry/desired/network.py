@@ -5,11 +5,11 @@ A cluster's CNI enforces them; without one that does they are only words.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from tenantry.api.network import NAT64, translated
 from tenantry.api.plan import PlanSpec
 from tenantry.desired.owner import Access, Manifest, Owner, child
 from tenantry.domain import names
@@ -35,20 +35,10 @@ NOT_INTERNET = (
 )
 """What of IPv4 is not internet: private, shared, local, reserved (the IANA registry of special addresses)."""
 
-NAT64 = "64:ff9b::/96"
-"""IPv4 addresses behind a translator, for clusters with IPv6 alone."""
-
-
-def _translated(network: str) -> str:
-    inner = ipaddress.IPv4Network(network)
-    start = int(ipaddress.IPv6Network(NAT64).network_address) + int(inner.network_address)
-    return str(ipaddress.IPv6Network((start, 96 + inner.prefixlen)))
-
-
 INTERNET = {
     "0.0.0.0/0": NOT_INTERNET,
     "2000::/3": ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"),
-    NAT64: tuple(_translated(network) for network in NOT_INTERNET),
+    NAT64: tuple(translated(network) for network in NOT_INTERNET),
 }
 """The internet as networks, each with what of it is none. 2000::/3 is all that is given out of IPv6; left out are
 tunnels into IPv4 (Teredo, 6to4) and examples."""
@@ -134,7 +124,9 @@ def _egress_rules(egress: Any) -> list[dict[str, Any]]:
 
 
 def _namespace_peer(name: str) -> dict[str, Any]:
-    return {"namespaceSelector": {"matchLabels": {NAMESPACE_NAME: name}}}
+    # Never a tenant's: one can be created in a namespace whose name a plan or a setting has for something else.
+    no_tenant = {"key": names.TENANT, "operator": "DoesNotExist"}
+    return {"namespaceSelector": {"matchLabels": {NAMESPACE_NAME: name}, "matchExpressions": [no_tenant]}}
 
 
 def _block(cidr: str) -> dict[str, Any]:

@@ -40,6 +40,7 @@ METADATA = [
     "fd20:ce::254",  # Google
 ]
 NAT64 = "64:ff9b::"
+NO_TENANT = {"key": "tenantry.dev/tenant", "operator": "DoesNotExist"}
 
 
 def rules(built: list[Manifest], way: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -156,6 +157,7 @@ def test_no_rule_is_wider_than_the_names_and_networks_that_were_given(
                     assert block["cidr"] in networks or block.get("except")
                     continue
                 assert peer.keys() == {"namespaceSelector"}
+                assert peer["namespaceSelector"]["matchExpressions"] == [NO_TENANT]
                 labels = peer["namespaceSelector"]["matchLabels"]
                 assert labels.keys() == {NAMESPACE_NAME}
                 assert labels[NAMESPACE_NAME] in given_[way], name
