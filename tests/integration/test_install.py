@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -257,6 +258,32 @@ def test_the_base_installs_what_the_charts_install(based: Cluster) -> None:
     assert found.pop(f"Namespace/{NAMESPACE}")["metadata"]["labels"].items() >= RESTRICTED.items()
     assert found == wanted
     assert len(found) == len(base) - 1, "no name comes twice"
+
+
+def test_an_overlay_changes_the_image_replicas_and_environment(based: Cluster, tmp_path: Path) -> None:
+    image = {"name": "ghcr.io/tenantry/tenantry", "newName": "registry.example/tenantry", "newTag": "0.2.0"}
+    proxy = [{"name": "operator", "env": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}]}]
+    patch = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "tenantry", "namespace": NAMESPACE},
+        "spec": {"template": {"spec": {"containers": proxy}}},
+    }
+    overlay = {
+        "resources": [os.path.relpath(BASE, tmp_path.resolve())],
+        "images": [image],
+        "replicas": [{"name": "tenantry", "count": 3}],
+        "patches": [{"patch": yaml.safe_dump(patch)}],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    found = documents(based.kubectl("kustomize", str(tmp_path)).stdout)
+    (deployment,) = (each for each in found if each["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert deployment["spec"]["replicas"] == 3
+    assert container["image"] == "registry.example/tenantry:0.2.0"
+    assert {"name": "HTTPS_PROXY", "value": "http://proxy:3128"} in container["env"]
+    assert "TENANTRY_DATABASE_URL" in {entry["name"] for entry in container["env"]}
+    based.kubectl("apply", "--server-side", "--dry-run=server", "-k", str(tmp_path))
 
 
 PODS: dict[str, dict[str, Any]] = {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,10 +34,14 @@ def helm() -> Path:
 def render(helm: Path) -> Render:
     """Renders the operator's chart with values beside a database; returns the manifests."""
 
+    @functools.cache
+    def rendered(values: str) -> list[Manifest]:
+        return chart.render(helm, CHART, json.loads(values))
+
     def manifests(
         values: Mapping[str, Any] | None = None, ledger: Mapping[str, Any] = DATABASE
     ) -> list[Manifest]:
-        return chart.render(helm, CHART, {**ledger, **(values or {})})
+        return copy.deepcopy(rendered(json.dumps({**ledger, **(values or {})})))
 
     return manifests
 
