@@ -15,7 +15,7 @@ from typing import Any
 from tenantry.api.common import Condition
 from tenantry.domain.errors import PartError, Retry, Stalled
 from tenantry.domain.names import MANAGERS
-from tenantry.domain.reasons import Reason
+from tenantry.domain.reasons import ConditionType, Reason
 
 PLAN_GRACE = timedelta(minutes=2)
 """How long a Plan that is not there yet may still come, within the same sync, before it counts as a mistake,
@@ -58,10 +58,10 @@ def plan_not_found(
     is given the same time again. edited: when somebody changed the Tenant last, where that is known.
     """
     message = f"{field} names plan {plan}, which does not exist: apply a Plan of that name, or name another"
-    stalled = find(present, "Stalled")
+    stalled = find(present, ConditionType.STALLED)
     if stalled and stalled.reason == Reason.PLAN_NOT_FOUND and stalled.observed_generation == generation:
         return Stalled(Reason.PLAN_NOT_FOUND, message)
-    waiting = find(present, "ConfigReady")
+    waiting = find(present, ConditionType.CONFIG_READY)
     if (
         waiting is None
         or waiting.reason != Reason.PLAN_NOT_FOUND
@@ -69,7 +69,7 @@ def plan_not_found(
     ):
         return Retry(Reason.PLAN_NOT_FOUND, message, grace.total_seconds())
     # A condition keeps its time when only its reason changes: the wait began with the last of these.
-    began = [waiting.last_transition_time, edited, *_times(present, "Reconciling")]
+    began = [waiting.last_transition_time, edited, *_times(present, ConditionType.RECONCILING)]
     since = max(moment for moment in began if moment is not None)
     left = (since + grace - now).total_seconds()
     if left <= 0:
@@ -88,23 +88,23 @@ def last_edit(managed_fields: Sequence[Mapping[str, Any]]) -> datetime | None:
     return datetime.fromisoformat(newest) if newest else None
 
 
-def _times(present: Sequence[Condition], kind: str) -> list[datetime]:
+def _times(present: Sequence[Condition], kind: ConditionType) -> list[datetime]:
     return [condition.last_transition_time for condition in present if condition.type == kind]
 
 
-def find(conditions: Sequence[Condition], kind: str) -> Condition | None:
+def find(conditions: Sequence[Condition], kind: ConditionType) -> Condition | None:
     """Return the condition of that type."""
     return next((condition for condition in conditions if condition.type == kind), None)
 
 
-def is_true(conditions: Sequence[Condition], kind: str) -> bool:
+def is_true(conditions: Sequence[Condition], kind: ConditionType) -> bool:
     """Return whether the condition of that type is there and True."""
     condition = find(conditions, kind)
     return condition is not None and condition.status == "True"
 
 
 def summarise(
-    parts: Mapping[str, Outcome],
+    parts: Mapping[ConditionType, Outcome],
     present: Sequence[Condition],
     *,
     generation: int,
@@ -128,13 +128,17 @@ def summarise(
     # What the user must do stands before what only needs time.
     first = next(iter(stalled or failed), None)
     if first is None:
-        wanted.append(("Ready", "True", Reason.SUSPENDED if suspended else Reason.READY, ready_message))
+        wanted.append(
+            (ConditionType.READY, "True", Reason.SUSPENDED if suspended else Reason.READY, ready_message)
+        )
     else:
         messages = "; ".join(dict.fromkeys(outcome.message for outcome in stalled or failed))
-        wanted.append(("Ready", "False", first.reason, messages))
-        wanted.append(("Stalled" if stalled else "Reconciling", "True", first.reason, messages))
+        wanted.append((ConditionType.READY, "False", first.reason, messages))
+        wanted.append(
+            (ConditionType.STALLED if stalled else ConditionType.RECONCILING, "True", first.reason, messages)
+        )
     if suspended:
-        wanted.append(("Suspended", "True", *suspended))
+        wanted.append((ConditionType.SUSPENDED, "True", *suspended))
     return [
         _condition(kind, status, reason, message, present, generation, now)
         for kind, status, reason, message in wanted
@@ -142,7 +146,7 @@ def summarise(
 
 
 def _condition(
-    kind: str,
+    kind: ConditionType,
     status: str,
     reason: str,
     message: str,
@@ -167,8 +171,8 @@ def phase(conditions: Sequence[Condition], *, namespace_ours: bool, was_ready: b
 
     was_ready: the tenant has been Ready before; then a fault makes it Degraded, not Provisioning.
     """
-    if is_true(conditions, "Ready"):
-        return "Suspended" if is_true(conditions, "Suspended") else "Ready"
-    if is_true(conditions, "Stalled"):
+    if is_true(conditions, ConditionType.READY):
+        return "Suspended" if is_true(conditions, ConditionType.SUSPENDED) else "Ready"
+    if is_true(conditions, ConditionType.STALLED):
         return "Degraded" if namespace_ours else "Pending"
     return "Degraded" if was_ready else "Provisioning"

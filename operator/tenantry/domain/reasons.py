@@ -1,11 +1,23 @@
-"""Every reason that a condition can have, and every action on record; `docs/conditions.md` explains each.
+"""Every condition, every reason that one can have, and every action on record; `docs/conditions.md` explains each.
 
-One list, so that the type checker finds a reason that is not in it and a test finds one that nobody has explained.
+One list, so that the type checker finds what is not in it and a test finds what nobody has explained.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+
+
+class ConditionType(StrEnum):
+    """What a condition speaks of."""
+
+    READY = "Ready"
+    NAMESPACE_READY = "NamespaceReady"
+    POLICY_READY = "PolicyReady"
+    CONFIG_READY = "ConfigReady"
+    SUSPENDED = "Suspended"
+    STALLED = "Stalled"
+    RECONCILING = "Reconciling"
 
 
 class Reason(StrEnum):

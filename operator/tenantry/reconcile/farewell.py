@@ -31,7 +31,7 @@ from tenantry.domain.ownership import (
     tenant_uids,
     terminating,
 )
-from tenantry.domain.reasons import Action, Reason
+from tenantry.domain.reasons import Action, ConditionType, Reason
 from tenantry.reconcile import record, report
 from tenantry.reconcile.enact import Repair, apply_group, apply_namespace, translated
 from tenantry.reconcile.ports import Context
@@ -226,7 +226,7 @@ async def _record(tenant: Tenant, action: Action, left: str, cx: Context) -> rec
 async def _waits(tenant: Tenant, raw: Manifest, error: PartError, cx: Context) -> Result:
     """Say in the conditions what the deletion waits for."""
     listed = conditions.summarise(
-        {"NamespaceReady": Outcome.failed(error)},
+        {ConditionType.NAMESPACE_READY: Outcome.failed(error)},
         tenant.status.conditions,
         generation=tenant.metadata.generation,
         now=cx.clock.now(),

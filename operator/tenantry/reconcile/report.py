@@ -18,7 +18,7 @@ from tenantry.domain.conditions import Outcome
 from tenantry.domain.configuration import Configuration
 from tenantry.domain.errors import PartError, Retry, Stalled
 from tenantry.domain.ownership import Ownership
-from tenantry.domain.reasons import Reason
+from tenantry.domain.reasons import ConditionType, Reason
 from tenantry.reconcile import record
 from tenantry.reconcile.enact import Repair
 from tenantry.reconcile.ports import Context, Unavailable
@@ -34,7 +34,7 @@ class Progress:
     tenant: Tenant
     raw: Manifest
     plan: str
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    outcomes: dict[ConditionType, Outcome] = field(default_factory=dict)
     ownership: Ownership | None = None
     config: Configuration | None = None
     repairs: list[Repair] = field(default_factory=list)
@@ -218,8 +218,10 @@ def _first_ready(subject: Tenant, status: dict[str, Any], cx: Context) -> None:
 async def _emit(progress: Progress, rows: list[record.Row], status: dict[str, Any], cx: Context) -> None:
     for row in [*rows, *([progress.takeover] if progress.takeover else [])]:
         await cx.objects.emit(progress.raw, row.action, row.message, warning=row.warning)
-    before = conditions.find(progress.tenant.status.conditions, "Ready")
-    after = conditions.find([Condition.model_validate(item) for item in status["conditions"]], "Ready")
+    before = conditions.find(progress.tenant.status.conditions, ConditionType.READY)
+    after = conditions.find(
+        [Condition.model_validate(item) for item in status["conditions"]], ConditionType.READY
+    )
     if after is None or (before and (before.status, before.reason) == (after.status, after.reason)):
         return
     # Still Ready for another reason is what the rows say already; any other change has not been told.

@@ -32,7 +32,7 @@ from tenantry.domain.configuration import (
 from tenantry.domain.errors import PartError, Stalled
 from tenantry.domain.observed import ChildKey, Observed, RevisionDetail
 from tenantry.domain.ownership import Ownership, claim, tenant_uids
-from tenantry.domain.reasons import Reason
+from tenantry.domain.reasons import ConditionType, Reason
 from tenantry.reconcile import farewell, record, report
 from tenantry.reconcile.enact import apply_group, apply_namespace, translated
 from tenantry.reconcile.ports import Conflict, Context, Refused, Unavailable
@@ -95,10 +95,12 @@ async def _provision(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
         row = await record.takeover(tenant, ownership, cx) if taken else None
         namespace = await _namespace(tenant, facts, ownership, progress, cx)
     except PartError as error:
-        progress.outcomes["NamespaceReady"] = Outcome.failed(error)
+        progress.outcomes[ConditionType.NAMESPACE_READY] = Outcome.failed(error)
         return await report.tenant(progress, cx)
     progress.ownership, progress.takeover = ownership, row
-    progress.outcomes["NamespaceReady"] = Outcome(Reason.READY, f"namespace {namespace.name} is in place")
+    progress.outcomes[ConditionType.NAMESPACE_READY] = Outcome(
+        Reason.READY, f"namespace {namespace.name} is in place"
+    )
     await _policy(tenant, facts, progress, cx)
     await _configuration(tenant, facts, namespace, progress, cx)
     return await report.tenant(progress, cx)
@@ -170,7 +172,7 @@ async def _policy(tenant: Tenant, facts: Facts, progress: report.Progress, cx: C
     error = await apply_group(group, facts.children, cx, progress.repairs)
     if not progress.was_ready:
         error = error or facts.no_plan
-    progress.outcomes["PolicyReady"] = Outcome.failed(error) if error else _policy_ready(facts)
+    progress.outcomes[ConditionType.POLICY_READY] = Outcome.failed(error) if error else _policy_ready(facts)
 
 
 def _policy_ready(facts: Facts) -> Outcome:
@@ -200,7 +202,7 @@ async def _configuration(
         # The last good configuration stays as it is; it names the plan that it came from.
         problem = facts.no_plan or decided.problem
         assert problem is not None  # noqa: S101 - without a plan or a configuration there is a reason
-        progress.outcomes["ConfigReady"] = Outcome.failed(problem)
+        progress.outcomes[ConditionType.CONFIG_READY] = Outcome.failed(problem)
         return
     group = children.config_group(
         _owner(tenant), tenant.spec, facts.plan_name, str(facts.plan.spec.priority), decided, namespace.uid
@@ -209,7 +211,7 @@ async def _configuration(
     if error is None:
         # What could not be written is not in effect, and not on record as if it were.
         progress.config = decided
-    progress.outcomes["ConfigReady"] = _config_outcome(decided, error)
+    progress.outcomes[ConditionType.CONFIG_READY] = _config_outcome(decided, error)
 
 
 def _wanted_config(tenant: Tenant, facts: Facts) -> tuple[Config | PartError, tuple[str, ...]]:
