@@ -1,6 +1,6 @@
 """`python -m tenantry.local.generate [--check] [ROOT]`: writes every file that is generated, or finds their drift.
 
-    models ──► crds/, helm/tenantry-crds/templates/ ──┐
+    models ──► crds/, helm/tenantry-crds/templates/ ──┐   and the tables in docs/kinds/
     desired/access.py ──► tenant-roles.yaml ──────────┴─(helm)──► manifests/
     values.schema.json, values.yaml ──► the table in the chart's README.md
 
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tenantry.desired.access import cluster_roles
-from tenantry.local import crds, kustomize, values_table
+from tenantry.local import crds, kind_pages, kustomize, values_table
 from tenantry.local.binaries import find_tool
 from tenantry.local.errors import LocalError, plain_os_errors
 
@@ -41,6 +41,7 @@ def from_code(root: Path) -> Files:
         **{f"helm/tenantry-crds/templates/{name}": text for name, text in crds.chart_templates().items()},
         f"{_CHART}/templates/tenant-roles.yaml": _ROLES_HEADER + crds.as_template(roles),
         f"{_CHART}/README.md": values_table.updated(root / _CHART),
+        **kind_pages.updated(root),
     }
 
 

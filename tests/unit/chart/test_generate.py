@@ -17,7 +17,7 @@ from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.tool("helm")
 
-GENERATED = ("crds", "helm", "manifests")
+GENERATED = ("crds", "helm", "manifests", "docs/kinds")
 
 
 @pytest.fixture
@@ -53,6 +53,7 @@ def test_writing_again_changes_nothing_and_removes_what_is_not_generated_any_mor
         ("helm/tenantry-crds/templates/tenants.yaml", "resource-policy: keep", "resource-policy: drop"),
         ("helm/tenantry/templates/tenant-roles.yaml", "- pods\n", "- nodes\n"),
         ("helm/tenantry/README.md", "`settings.workers`", "`settings.threads`"),
+        ("docs/kinds/tenant.md", "`spec.owner.email`", "`spec.owner.mail`"),
         ("manifests/base/deployment.yaml", "replicas: 2", "replicas: 3"),
         ("manifests/kustomization.yaml", "- base/deployment.yaml\n", ""),
         # Not generated itself, but the base is rendered from it.
