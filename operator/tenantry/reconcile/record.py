@@ -16,6 +16,7 @@ from tenantry.domain.audit import AuditEntry, actor_of
 from tenantry.domain.conditions import last_edit
 from tenantry.domain.edits import in_words
 from tenantry.domain.errors import Retry
+from tenantry.domain.observed import ChildKey
 from tenantry.domain.ownership import Ownership
 from tenantry.domain.reasons import Action, Reason
 from tenantry.reconcile.ports import Context, Unavailable
@@ -147,11 +148,15 @@ def _repairs(progress: Progress, cx: Context) -> list[AuditEntry]:
             cx,
             f"{subject.metadata.uid}/repair/{repair.child}/{repair.mark}",
             Action.REPAIRED,
-            f"put back {repair.child} in namespace {subject.namespace_name}, which was {repair.what}",
+            f"put back {_place(repair.child, subject.namespace_name)}, which was {repair.what}",
             actor=repair.what.removeprefix("changed by ") if repair.what != "deleted" else "unknown",
         )
         for repair in progress.repairs
     ]
+
+
+def _place(child: ChildKey, namespace: str) -> str:
+    return f"namespace {namespace}" if child.kind == "Namespace" else f"{child} in namespace {namespace}"
 
 
 async def takeover(tenant: Tenant, ownership: Ownership, cx: Context) -> Row:

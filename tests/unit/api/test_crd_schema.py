@@ -100,6 +100,7 @@ def test_a_new_object_is_not_taken_for_a_ready_one() -> None:
         default = root(DOCUMENTS[name])["properties"]["status"]["default"]
         assert default["observedGeneration"] == -1
         assert [(entry["type"], entry["status"]) for entry in default["conditions"]] == [("Ready", "Unknown")]
+        assert default.get("phase") == ("Pending" if name == "tenants.yaml" else None)
 
 
 def test_columns() -> None:

@@ -80,6 +80,7 @@ async def test_a_namespace_that_somebody_changes_is_one() -> None:
     world.edit("Namespace", "tenant-acme", manager="mallory", metadata={"labels": labels})
     await world.settle()
     assert row(world, "Repaired").actor == "mallory"
+    assert row(world, "Repaired").message == "put back namespace tenant-acme, which was changed by mallory"
     labels = world.found("Namespace", "tenant-acme")["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
 
