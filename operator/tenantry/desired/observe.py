@@ -37,17 +37,21 @@ def observe(manifest: Mapping[str, Any]) -> Observed:
 
 
 def is_our_revision(manifest: Mapping[str, Any]) -> bool:
-    """Return whether a ControllerRevision was written by us: by its name, and by its owner or its managers.
+    """Return whether a ControllerRevision was written by us: by its name, and by its owner, managers or content.
 
     Not by label and annotation: a StatefulSet passes those of its pods' template on to its own revisions, and
-    one that is called tenant-config may happen to number them as we do.
+    one that is called tenant-config may happen to number them as we do. A backup tool brings back neither owner nor
+    managers; the content of a StatefulSet's is a template of pods, and can never be that of ours.
     """
     metadata = manifest["metadata"]
     if names.revision_number(metadata["name"]) is None:
         return False
     owners = metadata.get("ownerReferences", [])
     held = any(owner.get("controller") and owner.get("kind") == "Namespace" for owner in owners)
-    return held or any(entry.get("manager") == names.MANAGER for entry in metadata.get("managedFields", []))
+    written = any(entry.get("manager") == names.MANAGER for entry in metadata.get("managedFields", []))
+    data = manifest.get("data")
+    restored = not owners and isinstance(data, Mapping) and data.keys() == set(CONFIG_PARTS)
+    return held or written or restored
 
 
 def _last_writer(managed_fields: Iterable[Mapping[str, Any]]) -> str:

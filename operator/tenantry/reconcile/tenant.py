@@ -103,6 +103,9 @@ async def _provision(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
     )
     await _policy(tenant, facts, progress, cx)
     await _configuration(tenant, facts, namespace, progress, cx)
+    if ownership.taken:
+        # How others have left what is taken over (a former tenant, a backup) is no drift.
+        progress.repairs.clear()
     return await report.tenant(progress, cx)
 
 

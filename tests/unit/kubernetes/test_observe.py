@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenantry.desired.configuration import config_map, controller_revision
-from tenantry.desired.observe import observe
+from tenantry.desired.observe import is_our_revision, observe
 from tenantry.desired.owner import Owner
 from tenantry.domain.configuration import Revision, canonical
 from tenantry.domain.observed import NamespaceDetail, RevisionDetail
@@ -143,3 +143,28 @@ def test_who_made_a_namespace(manager: str, operation: str, labels: dict[str, An
     detail = observe({"kind": "Namespace", "metadata": {"name": "n", "managedFields": [entry]}}).detail
     assert isinstance(detail, NamespaceDetail)
     assert detail.made_by_us is made
+
+
+TEMPLATE = {"spec": {"template": {"$patch": "replace", "spec": {"containers": []}}}}
+STATEFUL_SET = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "tenant-config", "controller": True}
+
+
+@pytest.mark.parametrize(
+    ("data", "owners", "ours"),
+    [
+        (CONFIG, [], True),
+        (TEMPLATE, [], False),
+        ({**CONFIG, **TEMPLATE}, [], False),
+        ({}, [], False),
+        (None, [], False),
+        (CONFIG, [STATEFUL_SET], False),
+    ],
+)
+def test_a_revision_that_a_backup_tool_brought_back_is_known_by_its_content(
+    data: Any, owners: list[Any], ours: bool
+) -> None:
+    """Such a tool brings back neither its owner nor who wrote it."""
+    made = controller_revision(ACME, "uid", Revision(3, canonical(CONFIG)))
+    fields = [{"manager": "velero-server", "operation": "Update"}]
+    metadata = {**made["metadata"], "ownerReferences": owners, "managedFields": fields}
+    assert is_our_revision({**made, "metadata": metadata, "data": data}) is ours
