@@ -15,7 +15,7 @@ from functools import partial
 
 from tenantry.adapters.kubernetes.client import Client, Expired
 from tenantry.adapters.kubernetes.kinds import OWN_KINDS
-from tenantry.adapters.kubernetes.reflector import Reflector, list_own
+from tenantry.adapters.kubernetes.reflector import Reflector, SetBack, list_own
 from tenantry.adapters.kubernetes.seen import Seen
 from tenantry.reconcile.ports import Conflict, Refused, Unavailable
 
@@ -64,7 +64,10 @@ class Listing:
         self.waits_for = ""
 
     async def again(self) -> bool:
-        """List everything; return whether all that is needed could be. One kind's failing does not stop others."""
+        """List everything; return whether all that is needed could be. One kind's failing does not stop others.
+
+        Raises SetBack where the API server is at an older state than it was.
+        """
         lists: list[tuple[str, str, Callable[[], Awaitable[object]]]] = [
             (kind.kind, kind.plural, partial(list_own, self._client, kind, self._seen)) for kind in OWN_KINDS
         ]
@@ -73,6 +76,8 @@ class Listing:
         for kind, plural, list_all in lists:
             try:
                 await list_all()
+            except SetBack:
+                raise
             except Exception as error:  # noqa: BLE001 - the probe tells when it fails for too long
                 logger.warning("The full list of %s failed, the next one is due in time: %s", plural, error)
                 whole = whole and kind in DISPENSABLE

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from tenantry.adapters.kubernetes.client import Client
 from tenantry.adapters.kubernetes.kinds import KINDS
-from tenantry.adapters.kubernetes.reflector import FIRST_PAUSE_SECONDS, Reflector, list_own
+from tenantry.adapters.kubernetes.reflector import FIRST_PAUSE_SECONDS, Reflector, SetBack, list_own
 from tenantry.adapters.kubernetes.seen import Seen
 from tests.unit.kubernetes.fake_api import failure, listed, served, watched
 
@@ -166,3 +166,44 @@ async def test_one_bad_object_of_our_own_hides_no_other() -> None:
     async with served(answer) as client:
         assert await list_own(client, KINDS["Tenant"], seen) == 2
     assert seen.tenants() == ["good"]
+
+
+async def test_an_api_server_that_was_set_back_ends_it() -> None:
+    """Restored from a backup: what was seen since is not true, and nothing of it may be acted upon."""
+    versions = iter([8, 8, 7])
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return listed([], next(versions))
+
+    async with served(answer) as client:
+        reflector = Reflector(client, CONFIG_MAP, new_seen())
+        assert await reflector.relist() == "8"
+        assert await reflector.relist() == "8", "nothing has happened since"
+        with pytest.raises(SetBack, match="configmaps were at version 8 and are at 7"):
+            await reflector.relist()
+
+
+async def test_what_a_watch_has_told_counts_too() -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if "watch" not in request.query:
+            return listed([], 5)
+        gone = {"type": "ERROR", "object": {"code": 410, "message": "too old"}}
+        return await watched(request, [{"type": "ADDED", "object": config_map("a", 9)}, gone])
+
+    async with served(answer) as client, asyncio.timeout(10):
+        with pytest.raises(SetBack, match="version 9 and are at 5"):
+            await Reflector(client, CONFIG_MAP, new_seen(), Pauses(99).sleep).run()
+
+
+async def test_a_list_that_a_watch_overtakes_is_not_taken_for_one_that_was_set_back() -> None:
+    seen = new_seen()
+    reflectors: list[Reflector] = []
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        # Between the list's snapshot and its arrival the watch tells of something newer.
+        reflectors[0]._take({"type": "ADDED", "object": config_map("a", 9)})
+        return listed([], 5)
+
+    async with served(answer) as client:
+        reflectors.append(Reflector(client, CONFIG_MAP, seen))
+        assert await reflectors[0].relist() == "5"

@@ -31,6 +31,14 @@ SHORTEST_WATCH_SECONDS = 1.0
 """A watch that ends by itself sooner than this is begun again only after a pause."""
 
 
+class SetBack(Exception):  # noqa: N818
+    """The API server is at an older state than it has been: it was restored from a backup.
+
+    What was seen since then is true no more, and resourceVersions begin to mean something else. The process must
+    start anew, as Kubernetes asks of every controller then.
+    """
+
+
 class Reflector:
     """Keeps one kind of child in `Seen` up to date. `synced` is set after the first whole list."""
 
@@ -46,13 +54,14 @@ class Reflector:
         self._seen = seen
         self._sleep = sleep
         self._version = ""
+        self._newest = 0
         self._heard = False
         self.synced = asyncio.Event()
         self.problem = ""
         """What kept the last list or watch from working, one sentence; empty where they work."""
 
     async def run(self) -> None:
-        """List, watch, and begin again whenever the watch ends; returns only when cancelled.
+        """List, watch, and begin again whenever the watch ends; returns only when cancelled. Raises SetBack.
 
         The pauses between grow until a watch has brought something: an API server, or a proxy before it, that
         ends every watch at once is not asked all the time.
@@ -66,6 +75,8 @@ class Reflector:
                 began = loop.time()
                 await self._watch()
                 lasted = loop.time() - began >= SHORTEST_WATCH_SECONDS
+            except SetBack:
+                raise
             except Exception as error:  # noqa: BLE001 - whatever one kind does, the others go on
                 self._failed(error)
                 lasted = False
@@ -89,12 +100,17 @@ class Reflector:
         self._version = ""
 
     async def relist(self) -> str:
-        """List all objects, take them in, forget what is not there any more; return the list's version."""
+        """List all objects, take them in, forget what is not there any more; return the list's version.
+
+        Raises SetBack where that is older than what was seen before.
+        """
         present: set[str] = set()
         before = {item.uid: item for item in self._seen.present(self.kind.kind)}
-        version = ""
+        # Asked for from here on: a watch beside it may be ahead of the list by the time that this is here.
+        newest, version = self._newest, ""
         async for page, listed_at in pages(self._client, self.kind):
             version = listed_at
+            self._check_not_set_back(int(version), newest)
             for item in page:
                 present.add(item["metadata"]["uid"])
                 take_in(self._seen, item)
@@ -105,6 +121,15 @@ class Reflector:
         self.problem = ""
         self.synced.set()
         return version
+
+    def _check_not_set_back(self, version: int, newest: int) -> None:
+        """Raise SetBack for a list that is older than what was seen before: an API server never answers with one."""
+        if version < newest:
+            raise SetBack(
+                f"the API server was set back to an older state: {self.kind.plural} were at version {newest} "
+                f"and are at {version}"
+            )
+        self._newest = max(self._newest, version)
 
     async def _watch(self) -> None:
         query: dict[str, Any] = {
@@ -134,6 +159,7 @@ class Reflector:
         elif what != "BOOKMARK":
             take_in(self._seen, item)
         self._version, self._heard, self.problem = str(version), True, ""
+        self._newest = max(self._newest, version)
 
 
 def take_in(seen: Seen, item: dict[str, Any]) -> None:
