@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import dataclasses
+import itertools
 import logging
 import threading
 from collections import deque
@@ -33,6 +35,7 @@ BATCH = 100
 """Events handed on in one turn of the event loop; more would keep probes and renewals waiting."""
 
 STOP_SECONDS = 10.0
+LOGIN_PAUSE_SECONDS = 1.0
 DISCOVERY_PAUSE_SECONDS = 1.0
 DISCOVERY_TIMEOUT_SECONDS = 10.0
 
@@ -198,8 +201,20 @@ def _registry(
 ) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
+    refused: kopf.ConnectionInfo | None = None
+    logins = itertools.count()
+
     async def login(**_: Any) -> kopf.ConnectionInfo:
-        return await _credentials(configuration)
+        """Called at first, and whenever the API server has refused what the last call returned."""
+        nonlocal refused
+        present = await _credentials(configuration)
+        if present == refused:
+            # An API server that starts refuses good tokens for a moment, and a new one may not be there yet.
+            await asyncio.sleep(LOGIN_PAUSE_SECONDS)
+            present = await _credentials(configuration)
+        refused = present
+        # Kopf ends where what was refused comes again: each time it differs in what nobody looks at.
+        return dataclasses.replace(present, priority=next(logins))
 
     async def event_seen(event: kopf.RawEvent, **_: Any) -> None:
         put(event["type"], dict(event["object"]))
@@ -212,14 +227,16 @@ def _registry(
 
 async def _credentials(configuration: Configuration) -> kopf.ConnectionInfo:
     """Return the connection with a token that is valid now: a pod's is written anew every hour."""
-    bearer = await configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+    header = await configuration.get_api_key_with_prefix("BearerToken", alias="authorization") or ""
+    scheme, _, token = header.partition(" ")
     return kopf.ConnectionInfo(
         server=configuration.host,
         ca_path=configuration.ssl_ca_cert,
         insecure=not configuration.verify_ssl,
         certificate_path=configuration.cert_file,
         private_key_path=configuration.key_file,
-        token=bearer.removeprefix("Bearer ") if bearer else None,
+        scheme=scheme or None,
+        token=token or None,
         proxy_url=configuration.proxy,
     )
 

@@ -22,8 +22,13 @@ import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
+from kubernetes.aio.config.incluster_config import InClusterConfigLoader
 
+from tenantry.adapters.kubernetes.tokens import TokenFile, renew, renew_as_loaded
 from tenantry.reconcile.ports import Conflict, Refused, Unavailable
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""What a pod has of its account."""
 
 JSON = "application/json"
 MERGE = "application/merge-patch+json"
@@ -67,20 +72,30 @@ async def configure(kubeconfig: str | None, context: str | None) -> Configuratio
     if kubeconfig is None and context is None:
         if not _in_pod():
             raise ConnectionFailed("no cluster is named: give --kubeconfig or --context, or set KUBECONFIG")
-        config.load_incluster_config(client_configuration=configuration)
-        configuration.proxy = _proxy(configuration.host)
+        _configure_pod(configuration)
         return configuration
     if kubeconfig is not None and not _is_there(kubeconfig):
         raise ConnectionFailed(f"no kubeconfig at {kubeconfig}: give another by --kubeconfig or KUBECONFIG")
     try:
-        await config.load_kube_config(
+        loader = await config.load_kube_config(
             config_file=kubeconfig, context=context, client_configuration=configuration
         )
     except (config.ConfigException, OSError, ValueError) as error:
         place = kubeconfig or "~/.kube/config"
         raise ConnectionFailed(f"no cluster to connect to in {place}: {error}") from error
+    renew_as_loaded(configuration, loader)
     configuration.proxy = configuration.proxy or _proxy(configuration.host)
     return configuration
+
+
+def _configure_pod(configuration: Configuration) -> None:
+    token, authority = SERVICE_ACCOUNT / "token", SERVICE_ACCOUNT / "ca.crt"
+    try:
+        InClusterConfigLoader(str(token), str(authority), try_refresh_token=False).load_and_set(configuration)
+    except (config.ConfigException, OSError, ValueError) as error:
+        raise ConnectionFailed(f"no cluster to connect to from this pod: {error}") from error
+    renew(configuration, TokenFile(token))
+    configuration.proxy = _proxy(configuration.host)
 
 
 def _proxy(url: str) -> str | None:
@@ -97,7 +112,7 @@ def _is_there(kubeconfig: str) -> bool:
 
 
 def _in_pod() -> bool:
-    return Path("/var/run/secrets/kubernetes.io/serviceaccount").exists()
+    return SERVICE_ACCOUNT.exists()
 
 
 class Client:
