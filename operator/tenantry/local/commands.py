@@ -2,6 +2,8 @@
 
 Exit codes: 0 done (of status: everything runs), 1 failed, 2 wrong usage, 3 (of status) not everything runs,
 130 interrupted.
+
+`tenantry run` has these commands beside it, in an image too: what they need they import themselves.
 """
 
 from __future__ import annotations
@@ -18,9 +20,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tenantry.local.environment import Environment, default_state_dir
 from tenantry.local.errors import LocalError
-from tenantry.local.tables import print_next_steps, print_parts, print_tenants
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -57,6 +57,9 @@ def up(
     Needs neither containers nor root. The first time it builds the control plane from source, which takes
     some minutes; after that it takes seconds. What runs already is kept, what has died is started again.
     """
+    from tenantry.local.environment import Environment, default_state_dir
+    from tenantry.local.tables import print_next_steps, print_tenants
+
     with _errors_for_people():
         environment = Environment(state_dir or default_state_dir(), port=port, report=_progress)
         started = environment.up(operator=operator, tenants=tenants)
@@ -77,6 +80,8 @@ def down(
     ] = False,
 ) -> None:
     """Stop the environment and remove its data, whatever state it is in."""
+    from tenantry.local.environment import Environment, default_state_dir
+
     with _errors_for_people():
         environment = Environment(state_dir or default_state_dir(), report=_progress)
         count = environment.down(keep_data=keep_data)
@@ -92,6 +97,9 @@ def status(
     output: Annotated[Output, typer.Option("--output", "-o", help="Format of the result.")] = Output.TABLE,
 ) -> None:
     """Show the environment's processes and tenants."""
+    from tenantry.local.environment import Environment, default_state_dir
+    from tenantry.local.tables import print_parts, print_tenants
+
     with _errors_for_people():
         environment = Environment(state_dir or default_state_dir())
         now = environment.status()
