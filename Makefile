@@ -57,10 +57,14 @@ golden: install ## Rewrite the golden files of children
 verify: crds golden ## Generate everything and fail where that changes a file
 	@git diff --exit-code -- crds helm manifests tests/golden || (echo "generated files are out of date: commit them" && exit 1)
 
+PINNED := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
+	--no-emit-trusted-host --no-emit-find-links --no-header
+
 requirements: install ## Pin the newest versions that pyproject.toml allows, with hashes
 	@$(BIN)/python -m pip install --quiet pip-tools
-	@$(BIN)/pip-compile --quiet --upgrade --extra dev --extra local --generate-hashes --allow-unsafe \
-		--strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header -o requirements.txt pyproject.toml
+	@$(PINNED) --extra dev --extra local -o requirements.txt pyproject.toml
+	@$(PINNED) --no-annotate --constraint requirements.txt -o requirements-image.txt pyproject.toml
+	@$(PINNED) --no-annotate --constraint requirements.txt --only-build-deps --build-deps-for wheel -o requirements-build.txt pyproject.toml
 
 clean: ## Remove .venv and caches
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
