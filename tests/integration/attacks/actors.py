@@ -25,6 +25,7 @@ Object = dict[str, Any]
 JSON = "application/json"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
+APPLY = "application/apply-patch+yaml"
 JSON_PATCH = "application/json-patch+json"
 
 SIGNING = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
@@ -66,8 +67,17 @@ class Answer:
 class Actor:
     """Somebody who sends requests under a name of their own. `close()` when done."""
 
-    def __init__(self, name: str, host: str, tls: ssl.SSLContext, token: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        host: str,
+        tls: ssl.SSLContext,
+        token: str = "",
+        credentials: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
+        self.credentials: Mapping[str, str] = credentials or {}
+        """As a kubeconfig has them."""
         self._host = host
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls), headers=headers)
@@ -76,18 +86,22 @@ class Actor:
         """Send a request; of a watch only its beginning is read."""
         url = f"{self._host}{request.path}" + (f"?{urlencode(request.query)}" if request.query else "")
         headers = {"Content-Type": request.content_type, "Accept": JSON, **request.headers}
+        # As Go writes JSON: the data of a ControllerRevision is compared byte by byte when somebody changes it.
+        body = (
+            None if request.body is None else json.dumps(request.body, separators=(",", ":"), sort_keys=True)
+        )
         async with self._session.request(
-            request.method, url, json=request.body, headers=headers, timeout=aiohttp.ClientTimeout(30)
+            request.method, url, data=body, headers=headers, timeout=aiohttp.ClientTimeout(30)
         ) as answer:
             if "watch" in request.query and answer.status < 300:
                 return Answer(answer.status, "", {})
             text = await answer.text()
         try:
-            body = json.loads(text)
+            content = json.loads(text)
         except ValueError:
-            body = {}
-        body = body if isinstance(body, dict) else {}
-        return Answer(answer.status, str(body.get("message", text)), body)
+            content = {}
+        content = content if isinstance(content, dict) else {}
+        return Answer(answer.status, str(content.get("message", text)), content)
 
     async def close(self) -> None:
         await self._session.close()
@@ -131,7 +145,8 @@ async def person(api: Api, folder: Path, user: str, *groups: str) -> Actor:
     path.write_bytes(certificate + private)
     tls = ssl.create_default_context(cafile=api.client.configuration.ssl_ca_cert)
     tls.load_cert_chain(path)
-    return Actor(user, api.client.configuration.host, tls)
+    credentials = {"client-certificate": str(path), "client-key": str(path)}
+    return Actor(user, api.client.configuration.host, tls, credentials=credentials)
 
 
 async def _signed(api: Api, name: str) -> bytes:
@@ -153,4 +168,4 @@ async def service_account(api: Api, namespace: str, name: str) -> Actor:
     token = (await api.client.send("POST", path, body=body))["status"]["token"]
     settings = api.client.configuration
     tls = ssl.create_default_context(cafile=settings.ssl_ca_cert)
-    return Actor(f"system:serviceaccount:{namespace}:{name}", settings.host, tls, token)
+    return Actor(f"system:serviceaccount:{namespace}:{name}", settings.host, tls, token, {"token": token})

@@ -114,9 +114,15 @@ def table(attacks: Iterable[Attack]) -> str:
     lines = [_row(HEADER), _row("---" for _ in HEADER)]
     for attack in attacks:
         by = f"policy `{attack.by}`" if attack.by.startswith("tenantry-") else attack.by
-        said = attack.says.replace("|", "\\|")
-        lines.append(_row((attack.what, ROLES[attack.who], by, f"… {said} …")))
+        lines.append(_row((attack.what, ROLES[attack.who], by, _message(attack))))
     return "\n".join(lines) + "\n"
+
+
+def _message(attack: Attack) -> str:
+    said = attack.says.strip()
+    if attack.by != RBAC:
+        return f"… {said} …"
+    return f'User "…" {said} …' if said.startswith("cannot") else f'User "…" cannot … {said} …'
 
 
 def _row(cells: Iterable[str]) -> str:

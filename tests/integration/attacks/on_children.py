@@ -68,8 +68,6 @@ def _changes(place: Place, children: Iterator[tuple[str, Object]]) -> Iterator[R
         name = item["metadata"]["name"]
         for change in CHANGES:
             yield patch(resource, place.namespace, name, change)
-        if resource == "controllerrevisions":
-            continue  # what is in it is immutable for everybody
         body = {**item, "metadata": {**item["metadata"], "annotations": {}}}
         yield Request("PUT", patch(resource, place.namespace, name, {}).path, body=body)
 
