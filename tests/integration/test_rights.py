@@ -8,32 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tenantry.adapters.kubernetes.client import Client, configure
-from tenantry.adapters.kubernetes.kinds import OURS
 from tenantry.desired.access import cluster_roles
 from tenantry.domain import names
 from tenantry.local import chart
 from tenantry.local.binaries import find_binaries, find_tool
 from tenantry.local.control_plane import ControlPlane
 from tests.conftest import REPOSITORY, Cluster, installed
-from tests.integration.conftest import Api, Object, OperatorProcess, is_ready, running, tenant
-from tests.integration.mirror import NAMESPACED
+from tests.integration.conftest import Api, Object, OperatorProcess, running
+from tests.integration.everything import everything
 from tests.integration.rights import RBAC, Account, Atom, Request, granted, policy, requests
 
 ACCOUNT = Account(chart.NAMESPACE, chart.RELEASE)
-MEMBERS = [
-    {"kind": "User", "name": "alice@acme.example", "role": "owner"},
-    {"kind": "Group", "name": "developers", "role": "editor"},
-    {"kind": "ServiceAccount", "name": "dashboard", "role": "viewer"},
-]
 TENANT_ROLES = {role["metadata"]["name"] for role in cluster_roles()}
 
 REFUSED_ON_PURPOSE: tuple[str, ...] = ()
@@ -88,13 +81,8 @@ def test_it_binds_the_four_roles_of_tenants_and_no_others(atoms: list[Atom]) -> 
 
 
 def test_nothing_is_granted_twice(atoms: list[Atom]) -> None:
-    twice = {
-        str(atom)
-        for atom in atoms
-        if sum(other.covers(atom) for other in atoms if other.verb == atom.verb) > 1
-    }
-    # In the Lease's namespace RBAC needs a rule without a name for `create`, which covers no other verb.
-    assert twice == set()
+    twice = [str(atom) for atom in atoms if sum(other.covers(atom) for other in atoms) > 1]
+    assert twice == []
 
 
 @pytest.mark.parametrize(
@@ -165,174 +153,34 @@ async def account(
         yield process
 
 
-def gone(found: Object | None) -> bool:
-    return found is None
-
-
-def in_phase(phase: str) -> Callable[[Object | None], bool]:
-    return lambda found: found is not None and (found.get("status") or {}).get("phase") == phase
-
-
-async def provisioned(api: Api, name: str, **spec: Any) -> str:
-    await api.apply(tenant(name, **{"plan": "pro", "members": MEMBERS, **spec}))
-    found = await api.until("Tenant", name, is_ready, timeout=30)
-    return str(found["status"]["namespace"])
-
-
-async def edit(api: Api, name: str, **spec: Any) -> None:
-    await api.patch("Tenant", name, {"spec": spec})
-    await api.until("Tenant", name, is_ready)
-
-
-async def edits(api: Api) -> None:
-    """Plans, overrides, more revisions than are kept, a rollback, suspension and resume."""
-    await provisioned(api, "edits")
-    await edit(api, "edits", plan="enterprise")
-    await edit(api, "edits", plan="pro")
-    for top in range(11, 23):
-        await edit(api, "edits", overrides={"retrieval": {"topK": top}})
-    await edit(api, "edits", configRevision=10)
-    await edit(api, "edits", suspended=True)
-    await edit(api, "edits", suspended=False)
-
-
-async def drift(api: Api) -> None:
-    """One child of every kind gets what no apply takes off, and is deleted."""
-    namespace = await provisioned(api, "drift")
-    for kind in NAMESPACED:
-        child = next(iter(await api.list(kind, namespace, OURS)))["metadata"]["name"]
-        for _ in range(2):  # the second time, the Event of the first one counts on
-            changed = await api.patch(kind, child, {"metadata": {"labels": {"surplus": "x"}}}, namespace)
-            version = int(changed["metadata"]["resourceVersion"])
-            await api.until(
-                kind,
-                child,
-                lambda found, version=version: (
-                    found
-                    and int(found["metadata"]["resourceVersion"]) > version
-                    and "surplus" not in found["metadata"]["labels"]
-                ),
-                namespace,
-            )
-        await api.delete(kind, child, namespace)
-        await api.until(kind, child, bool, namespace)
-    await api.patch("Namespace", namespace, {"metadata": {"labels": {names.TENANT: "other"}}})
-    await api.until(
-        "Namespace", namespace, lambda found: found["metadata"]["labels"][names.TENANT] == "drift"
-    )
-
-
-async def ruined(api: Api) -> None:
-    """While the operator is down, so that it finds them so: a revision that is going but is held, and a binding in
-    the place of ours to another role, which no request can change."""
-    namespace = "tenant-drift"
-    (revision,) = await api.list("ControllerRevision", namespace)
-    hold = {"metadata": {"finalizers": ["hold.example/backup"]}}
-    await api.patch("ControllerRevision", revision["metadata"]["name"], hold, namespace)
-    await api.delete("ControllerRevision", revision["metadata"]["name"], namespace)
-    found = await api.get("RoleBinding", "tenantry-viewer", namespace) or {}
-    metadata = {key: found["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
-    await api.delete("RoleBinding", "tenantry-viewer", namespace)
-    other = {"apiGroup": RBAC, "kind": "ClusterRole", "name": "view"}
-    await api.create("RoleBinding", {"metadata": metadata, "roleRef": other})
-
-
-async def put_right(api: Api) -> None:
-    """What was ruined is as it was."""
-
-    def bound(found: Object | None) -> bool:
-        return found is not None and found["roleRef"]["name"] == "tenantry-tenant-viewer"
-
-    def whole(found: Object | None) -> bool:
-        return found is not None and "deletionTimestamp" not in found["metadata"]
-
-    await api.until("RoleBinding", "tenantry-viewer", bound, "tenant-drift")
-    await api.until("ControllerRevision", "tenant-config-1", whole, "tenant-drift")
-
-
-async def adoption(api: Api) -> None:
-    """A namespace of somebody else is taken over, and given back."""
-    metadata = {"name": "legacy", "annotations": {names.ADOPTABLE_BY: "adopts"}}
-    await api.apply({"kind": "Namespace", "metadata": metadata})
-    place = {"name": "legacy", "adoption": "IfMarked"}
-    await provisioned(api, "adopts", namespace=place, deletionPolicy="Delete")
-    await api.delete("Tenant", "adopts")
-    await api.until("Tenant", "adopts", gone)
-    for kind in NAMESPACED:
-        assert await api.list(kind, "legacy", OURS) == []
-
-
-async def archived(api: Api, name: str) -> tuple[str, str]:
-    """Delete a tenant that is retained; return its namespace and its archive."""
-    namespace = await provisioned(api, name)
-    archive = names.archive_name(name, (await api.get("Tenant", name) or {})["metadata"]["uid"])
-    await api.delete("Tenant", name)
-    await api.until("Tenant", name, gone)
-    await api.until("TenantArchive", archive, in_phase("Kept"))
-    return namespace, archive
-
-
-async def restored_and_purged(api: Api) -> None:
-    """Deleted, taken back, deleted again, and purged because somebody deletes the archive."""
-    _, first = await archived(api, "back")
-    namespace, second = await archived(api, "back")
-    await api.until("TenantArchive", first, in_phase("Restored"))
-    for archive in (first, second):
-        await api.delete("TenantArchive", archive)
-        await api.until("TenantArchive", archive, gone)
-    await api.until("Namespace", namespace, gone)
-
-
-async def expired(api: Api) -> None:
-    """Retention ends; the archive stays as a record, here for no time at all."""
-    namespace, archive = await archived(api, "expired")
-    past = (datetime.now(UTC) - timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    await api.patch("TenantArchive", archive, {"spec": {"purgeAfter": past}})
-    await api.until("Namespace", namespace, gone)
-    await api.until("TenantArchive", archive, gone)
-
-
-async def deleted(api: Api) -> None:
-    """Deleted with everything, at once; and a Plan that nobody is on."""
-    pro = await api.get("Plan", "pro") or {}
-    await api.apply({"kind": "Plan", "metadata": {"name": "short"}, "spec": pro["spec"]})
-    await provisioned(api, "deleted", plan="short", deletionPolicy="Delete")
-    await api.delete("Tenant", "deleted")
-    await api.until("Namespace", "tenant-deleted", gone)
-    await api.until("Tenant", "deleted", gone)
-    # One in use is not deleted; and who is on it is counted a moment later.
-    await api.until("Plan", "short", lambda found: found["status"]["tenants"] == 0)
-    await api.delete("Plan", "short")
-
-
 @pytest.fixture(scope="module")
 async def asked(audited: Audited, admin: Api, account: OperatorProcess) -> list[Request]:
-    """All requests of an operator that has done everything it can, was killed, started again and stopped."""
+    """All requests of an operator that has done everything it can."""
     try:
-        async with asyncio.TaskGroup() as group:
-            for story in (edits, drift, adoption, restored_and_purged, expired, deleted):
-                group.create_task(story(admin), name=story.__name__)
-    except ExceptionGroup:
-        # What hangs does so for want of a right, if one was refused: that is what has to be said.
-        assert _refused(requests(audited.log)) == []
+        await everything(admin, account)
+    except Exception:
+        # What hangs does so for want of a right, if one was refused: then that is what has to be said.
+        no_right_is_missing(requests(audited.log))
         raise
-    account.kill()
-    await ruined(admin)
-    await account.start()
-    await put_right(admin)
-    assert account.stop() == 0
     return requests(audited.log)
+
+
+def no_right_is_missing(asked: Iterable[Request]) -> None:
+    refused = {str(request) for request in asked if request.code in (401, 403)}
+    missing = sorted(each for each in refused if not _is_among(REFUSED_ON_PURPOSE, each))
+    assert not missing, f"the operator lacks a right that it asked for: {'; '.join(missing)}"
+
+
+def test_no_right_is_missing(asked: list[Request]) -> None:
+    no_right_is_missing(asked)
 
 
 def test_every_right_is_used(asked: list[Request], atoms: list[Atom]) -> None:
     # A 404 is an answer too; what is always refused for another reason is of no use.
-    used = {atom for request in asked if request.code < 400 or request.code == 404 for atom in request.needed}
+    answered = [request for request in asked if request.code < 400 or request.code == 404]
+    used = {atom for request in answered for atom in request.needed}
     unused = [str(atom) for atom in atoms if not any(atom.covers(each) for each in used)]
-    assert unused == []
-
-
-def test_no_right_is_missing(asked: list[Request]) -> None:
-    assert _refused(asked) == []
+    assert not unused, f"the chart grants what the operator never uses: {'; '.join(unused)}"
 
 
 def test_all_else_is_what_every_account_may_ask(asked: list[Request], atoms: list[Atom]) -> None:
@@ -350,9 +198,67 @@ def test_all_else_is_what_every_account_may_ask(asked: list[Request], atoms: lis
         assert all(any(atom.covers(each) for atom in atoms) for each in request.needed), str(request)
 
 
-def _refused(asked: Iterable[Request]) -> list[str]:
-    listed = {str(request) for request in asked if request.code in (401, 403)}
-    return sorted(each for each in listed if not _is_among(REFUSED_ON_PURPOSE, each))
+# --- the roles of tenants ---------------------------------------------------------------------------------------
+
+VIEWER, APP = "tenantry-tenant-viewer", "tenantry-tenant-app"
+HELM = {"app.kubernetes.io/managed-by": "Helm"}
+
+
+async def roles_amiss(operator: OperatorProcess, count: int) -> None:
+    """Wait until the metric says that so many roles are missing or differ."""
+    async with asyncio.timeout(20):
+        while f"tenantry_roles_amiss {count:.1f}" not in await operator.metrics():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def spoil(api: Api) -> None:
+    """Leave the roles as a chart of another version might: one has other rules, one is not there."""
+    other = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]
+    await api.patch("ClusterRole", VIEWER, {"rules": other, "metadata": {"labels": HELM}})
+    await api.delete("ClusterRole", APP)
+
+
+@pytest.mark.usefixtures("asked")
+async def test_roles_of_another_version_are_told_and_left(
+    audited: Audited, admin: Api, account: OperatorProcess
+) -> None:
+    await account.start()
+    await roles_amiss(account, 0)
+    before = len(requests(audited.log))
+    await spoil(admin)
+    await roles_amiss(account, 2)
+    log = account.log.read_text()
+    assert f"ClusterRole/{VIEWER} differs" in log
+    assert f"ClusterRole/{APP} is missing" in log
+    for role in cluster_roles():  # the chart's upgrade
+        await admin.apply(role, manager="tenantry-up")
+    await roles_amiss(account, 0)
+    assert account.stop() == 0
+    asked = requests(audited.log)[before:]
+    assert not [
+        str(each) for each in asked if "clusterroles" in each.uri and each.verb not in ("list", "watch")
+    ]
+    no_right_is_missing(asked)
+
+
+@pytest.mark.usefixtures("asked")
+async def test_an_administrator_puts_roles_back_and_leaves_the_marks_of_helm(
+    audited: Audited, admin: Api, tmp_path: Path
+) -> None:
+    await spoil(admin)
+    as_admin = replace(audited.cluster, operator_kubeconfig=audited.cluster.kubeconfig)
+    operator = OperatorProcess(as_admin, tmp_path)
+    with running(operator):
+        await operator.start()
+        wanted = {role["metadata"]["name"]: role["rules"] for role in cluster_roles()}
+        for name in (VIEWER, APP):
+            await admin.until(
+                "ClusterRole", name, lambda found, name=name: found and found["rules"] == wanted[name]
+            )
+        await roles_amiss(operator, 0)
+        assert operator.stop() == 0
+    found = await admin.get("ClusterRole", VIEWER) or {}
+    assert found["metadata"]["labels"] == {**HELM, names.ROLE: "viewer"}
 
 
 def _is_among(patterns: tuple[str, ...], text: str) -> bool:

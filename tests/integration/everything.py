@@ -1,0 +1,172 @@
+"""All that the operator can do, as stories that are told at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tenantry.adapters.kubernetes.kinds import OURS
+from tenantry.domain import names
+from tests.integration.conftest import Api, Object, OperatorProcess, is_ready, tenant
+from tests.integration.mirror import NAMESPACED
+from tests.integration.rights import RBAC
+
+MEMBERS = [
+    {"kind": "User", "name": "alice@acme.example", "role": "owner"},
+    {"kind": "Group", "name": "developers", "role": "editor"},
+    {"kind": "ServiceAccount", "name": "dashboard", "role": "viewer"},
+]
+
+
+def gone(found: Object | None) -> bool:
+    return found is None
+
+
+def in_phase(phase: str) -> Callable[[Object | None], bool]:
+    return lambda found: found is not None and (found.get("status") or {}).get("phase") == phase
+
+
+async def provisioned(api: Api, name: str, **spec: Any) -> str:
+    await api.apply(tenant(name, **{"plan": "pro", "members": MEMBERS, **spec}))
+    found = await api.until("Tenant", name, is_ready, timeout=30)
+    return str(found["status"]["namespace"])
+
+
+async def edit(api: Api, name: str, **spec: Any) -> None:
+    await api.patch("Tenant", name, {"spec": spec})
+    await api.until("Tenant", name, is_ready)
+
+
+async def edits(api: Api) -> None:
+    """Plans, overrides, more revisions than are kept, a rollback, suspension and resume."""
+    await provisioned(api, "edits")
+    await edit(api, "edits", plan="enterprise")
+    await edit(api, "edits", plan="pro")
+    for top in range(11, 23):
+        await edit(api, "edits", overrides={"retrieval": {"topK": top}})
+    await edit(api, "edits", configRevision=10)
+    await edit(api, "edits", suspended=True)
+    await edit(api, "edits", suspended=False)
+
+
+async def drift(api: Api) -> None:
+    """One child of every kind gets what no apply takes off, and is deleted."""
+    namespace = await provisioned(api, "drift")
+    for kind in NAMESPACED:
+        child = next(iter(await api.list(kind, namespace, OURS)))["metadata"]["name"]
+        for _ in range(2):  # the second time, the Event of the first one counts on
+            changed = await api.patch(kind, child, {"metadata": {"labels": {"surplus": "x"}}}, namespace)
+            version = int(changed["metadata"]["resourceVersion"])
+            await api.until(
+                kind,
+                child,
+                lambda found, version=version: (
+                    found
+                    and int(found["metadata"]["resourceVersion"]) > version
+                    and "surplus" not in found["metadata"]["labels"]
+                ),
+                namespace,
+            )
+        await api.delete(kind, child, namespace)
+        await api.until(kind, child, bool, namespace)
+    await api.patch("Namespace", namespace, {"metadata": {"labels": {names.TENANT: "other"}}})
+    await api.until(
+        "Namespace", namespace, lambda found: found["metadata"]["labels"][names.TENANT] == "drift"
+    )
+
+
+async def ruined(api: Api) -> None:
+    """While the operator is down, so that it finds them so: a revision that is going but is held, and a binding in
+    the place of ours to another role, which no request can change."""
+    namespace = "tenant-drift"
+    (revision,) = await api.list("ControllerRevision", namespace)
+    hold = {"metadata": {"finalizers": ["hold.example/backup"]}}
+    await api.patch("ControllerRevision", revision["metadata"]["name"], hold, namespace)
+    await api.delete("ControllerRevision", revision["metadata"]["name"], namespace)
+    found = await api.get("RoleBinding", "tenantry-viewer", namespace) or {}
+    metadata = {key: found["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
+    await api.delete("RoleBinding", "tenantry-viewer", namespace)
+    other = {"apiGroup": RBAC, "kind": "ClusterRole", "name": "view"}
+    await api.create("RoleBinding", {"metadata": metadata, "roleRef": other})
+
+
+async def put_right(api: Api) -> None:
+    """What was ruined is as it was."""
+
+    def bound(found: Object | None) -> bool:
+        return found is not None and found["roleRef"]["name"] == "tenantry-tenant-viewer"
+
+    def whole(found: Object | None) -> bool:
+        return found is not None and "deletionTimestamp" not in found["metadata"]
+
+    await api.until("RoleBinding", "tenantry-viewer", bound, "tenant-drift")
+    await api.until("ControllerRevision", "tenant-config-1", whole, "tenant-drift")
+
+
+async def adoption(api: Api) -> None:
+    """A namespace of somebody else is taken over, and given back."""
+    metadata = {"name": "legacy", "annotations": {names.ADOPTABLE_BY: "adopts"}}
+    await api.apply({"kind": "Namespace", "metadata": metadata})
+    place = {"name": "legacy", "adoption": "IfMarked"}
+    await provisioned(api, "adopts", namespace=place, deletionPolicy="Delete")
+    await api.delete("Tenant", "adopts")
+    await api.until("Tenant", "adopts", gone)
+    for kind in NAMESPACED:
+        assert await api.list(kind, "legacy", OURS) == []
+
+
+async def archived(api: Api, name: str) -> tuple[str, str]:
+    """Delete a tenant that is retained; return its namespace and its archive."""
+    namespace = await provisioned(api, name)
+    archive = names.archive_name(name, (await api.get("Tenant", name) or {})["metadata"]["uid"])
+    await api.delete("Tenant", name)
+    await api.until("Tenant", name, gone)
+    await api.until("TenantArchive", archive, in_phase("Kept"))
+    return namespace, archive
+
+
+async def restored_and_purged(api: Api) -> None:
+    """Deleted, taken back, deleted again, and purged because somebody deletes the archive."""
+    _, first = await archived(api, "back")
+    namespace, second = await archived(api, "back")
+    await api.until("TenantArchive", first, in_phase("Restored"))
+    for archive in (first, second):
+        await api.delete("TenantArchive", archive)
+        await api.until("TenantArchive", archive, gone)
+    await api.until("Namespace", namespace, gone)
+
+
+async def expired(api: Api) -> None:
+    """Retention ends; the archive stays as a record, here for no time at all."""
+    namespace, archive = await archived(api, "expired")
+    past = (datetime.now(UTC) - timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    await api.patch("TenantArchive", archive, {"spec": {"purgeAfter": past}})
+    await api.until("Namespace", namespace, gone)
+    await api.until("TenantArchive", archive, gone)
+
+
+async def deleted(api: Api) -> None:
+    """Deleted with everything, at once; and a Plan that nobody is on."""
+    pro = await api.get("Plan", "pro") or {}
+    await api.apply({"kind": "Plan", "metadata": {"name": "short"}, "spec": pro["spec"]})
+    await provisioned(api, "deleted", plan="short", deletionPolicy="Delete")
+    await api.delete("Tenant", "deleted")
+    await api.until("Namespace", "tenant-deleted", gone)
+    await api.until("Tenant", "deleted", gone)
+    # One in use is not deleted; and who is on it is counted a moment later.
+    await api.until("Plan", "short", lambda found: found["status"]["tenants"] == 0)
+    await api.delete("Plan", "short")
+
+
+async def everything(api: Api, operator: OperatorProcess) -> None:
+    """Have the operator do all that it can; it is killed, started again, and stopped in the end."""
+    async with asyncio.TaskGroup() as group:
+        for story in (edits, drift, adoption, restored_and_purged, expired, deleted):
+            group.create_task(story(api), name=story.__name__)
+    operator.kill()
+    await ruined(api)
+    await operator.start()
+    await put_right(api)
+    assert operator.stop() == 0
