@@ -12,6 +12,7 @@ import concurrent.futures
 import dataclasses
 import itertools
 import logging
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -225,11 +226,21 @@ def _registry(
     return registry
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Connection(kopf.ConnectionInfo):
+    """A connection that takes what certificates `adapters.kubernetes.client.configure` takes."""
+
+    def as_ssl_context(self) -> ssl.SSLContext:
+        context = super().as_ssl_context()
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        return context
+
+
 async def _credentials(configuration: Configuration) -> kopf.ConnectionInfo:
     """Return the connection with a token that is valid now: a pod's is written anew every hour."""
     header = await configuration.get_api_key_with_prefix("BearerToken", alias="authorization") or ""
     scheme, _, token = header.partition(" ")
-    return kopf.ConnectionInfo(
+    return _Connection(
         server=configuration.host,
         ca_path=configuration.ssl_ca_cert,
         insecure=not configuration.verify_ssl,

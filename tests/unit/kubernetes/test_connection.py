@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import ssl
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tenantry.adapters.kubernetes.client import ConnectionFailed, configure
+from tenantry.adapters.kubernetes.client import Client, ConnectionFailed, configure
+from tenantry.runtime import watching
 
 KUBECONFIG = """
 apiVersion: v1
@@ -53,3 +57,27 @@ async def test_what_is_no_kubeconfig_is_told_in_one_line(tmp_path: Path) -> None
 async def test_a_context_that_is_not_there_is_told(kubeconfig: str) -> None:
     with pytest.raises(ConnectionFailed, match="nowhere"):
         await configure(kubeconfig, "nowhere")
+
+
+async def test_a_ca_without_key_identifiers_is_taken_and_all_else_verified_whatever_pythons_version(
+    kubeconfig: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        ssl, "create_default_context", functools.partial(as_from_3_13, ssl.create_default_context)
+    )
+    assert ssl.create_default_context().verify_flags & ssl.VERIFY_X509_STRICT
+    configuration = await configure(kubeconfig, None)
+    client = Client(configuration)
+    ours = client._rest.ssl_context
+    kopfs = (await watching._credentials(configuration)).as_ssl_context()
+    await client.close()
+    for context in (ours, kopfs):
+        assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+        assert context.verify_mode == ssl.CERT_REQUIRED
+        assert context.check_hostname
+
+
+def as_from_3_13(make: Any, *args: Any, **kwargs: Any) -> ssl.SSLContext:
+    context: ssl.SSLContext = make(*args, **kwargs)
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    return context
