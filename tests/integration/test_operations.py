@@ -394,20 +394,16 @@ async def test_etcd_set_back_to_an_older_snapshot_than_the_ledger(installed: Sit
     shutil.copytree(data, plane.state_dir / "snapshot")
     plane.start()
 
-    operator = await installed.operator(TENANTRY_RELIST_SECONDS="2")
+    operator = await installed.operator()
     await _undone_later(api)
     plane.stop()
     shutil.rmtree(data)
     (plane.state_dir / "snapshot").rename(data)
     plane.start()
-    assert operator.process is not None
-    # What it has seen is not true any more: it ends with the next full list, so that the kubelet starts it anew.
-    assert await asyncio.to_thread(operator.process.wait, 60) == 1
-    assert "the API server was set back to an older state" in operator.log.read_text()
     installed.reader.follow("restart")
     recorded = {name: installed.audit(name) for name in before.tenants}
 
-    await installed.operator()
+    # While the API server was away it has lost the Lease; it begins anew by itself.
     await estate.all_settled(api)
     assert await state(api) == before
     assert {name: installed.audit(name) for name in before.tenants} == recorded, "nothing new has happened"
@@ -422,6 +418,7 @@ async def test_etcd_set_back_to_an_older_snapshot_than_the_ledger(installed: Sit
     assert await api.get("Tenant", "too-late") is None
     await api.apply(tenant("too-late", plan="pro"))
     await api.until("Tenant", "too-late", is_ready)
+    assert operator.stop() == 0
 
 
 async def _undone_later(api: Api) -> None:
