@@ -183,6 +183,19 @@ async def test_our_kinds_are_watched(client: Client, configuration: Configuratio
     await task
 
 
+async def test_it_works_for_a_user_without_a_name_as_in_a_pod(
+    client: Client, configuration: Configuration, plural: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nameless() -> str:
+        raise OSError("No username set in the environment")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    eyes = Eyes()
+    async with watching(configuration, eyes, (plural,)):
+        await client.send("POST", f"{API}/{plural}", body=thing(plural, "seen"))
+        await eyes.until(lambda: bool(eyes.of("seen")))
+
+
 async def test_an_exception_of_the_callback_costs_one_event(
     client: Client, configuration: Configuration, plural: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -208,6 +221,8 @@ async def test_nothing_is_ever_written(client: Client, configuration: Configurat
         created = await client.send("POST", f"{API}/{plural}", body=body)
         await eyes.until(lambda: eyes.of("one") == ["ADDED"])
         await _merge(client, path, CHANGE)
+        # Of two changes in a row Kopf may tell the last one only.
+        await eyes.until(lambda: eyes.of("one") == ["ADDED", "MODIFIED"])
         deleted = await client.send("DELETE", path)
         await eyes.until(lambda: eyes.of("one") == ["ADDED", "MODIFIED", "MODIFIED"])
     await task

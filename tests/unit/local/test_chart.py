@@ -29,7 +29,7 @@ def test_helm_gets_the_values_and_what_is_empty_is_left_out(tmp_path: Path) -> N
     program = helm(tmp_path, 'echo "---\n# a comment\n---\nkind: Role\nargs: $*\nvalues: $(cat)"')
     (document,) = chart.render(program, tmp_path / "mine", {"ledger": {"ephemeral": True}}, "elsewhere")
     assert document["kind"] == "Role"
-    assert document["args"] == f"template tenantry {tmp_path / 'mine'} --namespace=elsewhere --values=-"
+    assert document["args"] == f"template tenantry {tmp_path / 'mine'} --values=- --namespace=elsewhere"
     assert document["values"] == {"ledger": {"ephemeral": True}}
 
 
