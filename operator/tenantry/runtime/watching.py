@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import kopf
@@ -149,6 +149,8 @@ async def _run_kopf(
         await kopf.operator(
             registry=_registry(configuration, put, kinds),
             settings=_settings(),
+            # Nobody sees it. Without, Kopf looks for the name of its user, and in a pod that user mostly has none.
+            identity=cast("Any", "tenantry"),
             standalone=True,
             clusterwide=True,
             stop_flag=halt,
