@@ -91,22 +91,39 @@ def in_phase(phase: str) -> Any:
 
 
 @dataclass(frozen=True)
-class State:
-    """What counts of a platform; UIDs and times do not. Compared by `==`."""
+class Inside:
+    """What is in tenants' namespaces, kept ones included. Compared by `==`."""
 
-    tenants: Mapping[str, Object]
-    archives: Mapping[str, Object]
-    plans: Mapping[str, Object]
     namespaces: Mapping[str, Object]
-    """Labels and annotations of every tenant's namespace, kept ones included, by name."""
+    """Labels and annotations by name."""
     children: Mapping[str, Object]
     """Every child by namespace, kind and name."""
     data: Mapping[str, Object]
     """Tenants' own data by namespace."""
 
 
+@dataclass(frozen=True)
+class State:
+    """What counts of a platform; UIDs and times do not. Compared by `==`."""
+
+    tenants: Mapping[str, Object]
+    archives: Mapping[str, Object]
+    plans: Mapping[str, Object]
+    inside: Inside
+
+
 async def state(api: Api) -> State:
     """Return how the platform stands now."""
+    return State(
+        tenants={item["metadata"]["name"]: _tenant(item) for item in await api.list("Tenant")},
+        archives={item["metadata"]["name"]: _archive(item) for item in await api.list("TenantArchive")},
+        plans={item["metadata"]["name"]: item["spec"] for item in await api.list("Plan")},
+        inside=await inside(api),
+    )
+
+
+async def inside(api: Api) -> Inside:
+    """Return what is in tenants' namespaces now; it needs none of our kinds."""
     namespaces = {item["metadata"]["name"]: item for item in await api.list("Namespace", selector=OURS)}
     children, data = {}, {}
     for namespace in namespaces:
@@ -116,14 +133,8 @@ async def state(api: Api) -> State:
         found = await api.get("ConfigMap", "data", namespace)
         if found is not None:
             data[namespace] = found["data"]
-    return State(
-        tenants={item["metadata"]["name"]: _tenant(item) for item in await api.list("Tenant")},
-        archives={item["metadata"]["name"]: _archive(item) for item in await api.list("TenantArchive")},
-        plans={item["metadata"]["name"]: item["spec"] for item in await api.list("Plan")},
-        namespaces={name: _marked(item)["metadata"] for name, item in namespaces.items()},
-        children=children,
-        data=data,
-    )
+    marks = {name: _marked(item)["metadata"] for name, item in namespaces.items()}
+    return Inside(marks, children, data)
 
 
 def _tenant(item: Object) -> Object:
