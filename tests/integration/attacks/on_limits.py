@@ -135,9 +135,8 @@ def _privileged(place: Place) -> Iterator[Request]:
         {"procMount": "Unmasked"},
         {"seccompProfile": {"type": "Unconfined"}},
     ):
-        yield pod(
-            place.namespace, secured(**changes), **({"hostUsers": False} if "procMount" in changes else {})
-        )
+        users: Object = {"hostUsers": False} if "procMount" in changes else {}
+        yield pod(place.namespace, secured(**changes), **users)
     yield pod(place.namespace, container(ports=[{"containerPort": 80, "hostPort": 80}]))
     # The node itself would ask another host.
     probe = {"httpGet": {"host": "169.254.169.254", "port": 80, "path": "/latest/meta-data"}}

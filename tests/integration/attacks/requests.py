@@ -167,8 +167,9 @@ def workload(
         template["metadata"]["annotations"] = annotations
     if resource in ("jobs", "cronjobs"):
         template["spec"].setdefault("restartPolicy", "Never")
-        job: Object = {"template": template}
-        content = {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": job}} if resource == "cronjobs" else job
+        content: Object = {"template": template}
+        if resource == "cronjobs":
+            content = {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": content}}
     else:
         content = {"selector": {"matchLabels": matched}, "template": template}
         if resource == "statefulsets":
