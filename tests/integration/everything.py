@@ -82,9 +82,12 @@ async def ruined(api: Api) -> None:
     the place of ours to another role, which no request can change."""
     namespace = "tenant-drift"
     (revision,) = await api.list("ControllerRevision", namespace)
-    hold = {"metadata": {"finalizers": ["hold.example/backup"]}}
-    await api.patch("ControllerRevision", revision["metadata"]["name"], hold, namespace)
-    await api.delete("ControllerRevision", revision["metadata"]["name"], namespace)
+    kept = {key: revision["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
+    await api.delete("ControllerRevision", kept["name"], namespace)
+    held = {**kept, "finalizers": ["hold.example/backup"]}
+    # With blanks in its JSON, so that the API server takes no patch of it.
+    await api.create("ControllerRevision", {**revision, "metadata": held})
+    await api.delete("ControllerRevision", kept["name"], namespace)
     found = await api.get("RoleBinding", "tenantry-viewer", namespace) or {}
     metadata = {key: found["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
     await api.delete("RoleBinding", "tenantry-viewer", namespace)
