@@ -14,6 +14,7 @@ import pytest
 from tenantry.local import chart, kubeconfig
 from tenantry.local.binaries import find_binaries, find_tool
 from tenantry.local.control_plane import ControlPlane
+from tenantry.local.environment import ESTABLISHED
 from tenantry.local.kubectl import Kubectl as LocalKubectl
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -106,7 +107,7 @@ def _embedded(folder: Path) -> Iterator[Cluster]:
 def installed(cluster: Cluster, folder: Path) -> Cluster:
     """Install the CRDs and the chart, as an administrator does; the operator's kubeconfig goes to `folder`."""
     cluster.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
-    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    cluster.kubectl("wait", ESTABLISHED, "crd", "--all", "--timeout=30s")
     as_admin = LocalKubectl(Path(cluster.kubectl_program), Path(cluster.kubeconfig), {})
     rendered = chart.render(
         find_tool("helm", print), REPOSITORY / "helm/tenantry", {"ledger": {"ephemeral": True}}

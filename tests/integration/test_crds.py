@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tenantry.api.crds import crd_documents
+from tenantry.local.environment import ESTABLISHED
 from tests.integration.kind_objects import (
     Kubectl,
     Object,
@@ -232,7 +233,7 @@ def test_an_object_of_an_older_laxer_schema_can_still_be_changed(kubectl: Kubect
     properties = lax["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
     del properties["resources"]["properties"]["quota"]["additionalProperties"]["x-kubernetes-validations"]
     stored(lax)
-    kubectl("wait", "--for=condition=Established", "crd/oldplans.ratcheting.example", "--timeout=30s")
+    kubectl("wait", ESTABLISHED, "crd/oldplans.ratcheting.example", "--timeout=30s")
     old = {
         **with_spec(plan("old"), resources={"quota": {"pods": "many"}}),
         "apiVersion": "ratcheting.example/v1alpha1",

@@ -22,6 +22,7 @@ from tenantry.adapters.kubernetes.client import Client, configure
 from tenantry.desired.access import cluster_roles
 from tenantry.local import chart, kustomize
 from tenantry.local.binaries import find_tool
+from tenantry.local.environment import ESTABLISHED
 from tests.conftest import REPOSITORY, Cluster
 from tests.integration.conftest import Api, Object, OperatorProcess, is_ready, running, tenant
 from tests.integration.releases import (
@@ -63,7 +64,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
         prepare_namespace(cluster)
         before = helm("install", "tenantry", str(CHART), WITH_DATABASE, "--dry-run=server").stdout
         helm("install", "tenantry-crds", str(CRD_CHART))
-        cluster.kubectl("wait", "--for=condition=Established", "crd", *KINDS, "--timeout=30s")
+        cluster.kubectl("wait", ESTABLISHED, "crd", *KINDS, "--timeout=30s")
         notes = helm("install", "tenantry", str(CHART), WITH_DATABASE).stdout
         yield Release(cluster, helm, before, notes)
 
@@ -203,7 +204,7 @@ async def based_api(based: Cluster) -> AsyncIterator[Api]:
 
 def settled(cluster: Cluster) -> dict[str, Any]:
     """Everything of the base in a cluster, without what controllers write."""
-    cluster.kubectl("wait", "--for=condition=Established", "crd", *KINDS, "--timeout=30s")
+    cluster.kubectl("wait", ESTABLISHED, "crd", *KINDS, "--timeout=30s")
     items = json.loads(cluster.kubectl("get", "-k", BASE, "-o", "json").stdout)["items"]
     for each in items:
         each["metadata"].pop("managedFields", None)

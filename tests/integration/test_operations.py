@@ -265,7 +265,9 @@ async def by_kubectl(first: Site, second: Site) -> None:
 
 async def by_velero(first: Site, second: Site) -> None:
     """Bring everything back as Velero does: names, labels, annotations; then managed fields, where that works."""
-    second.reader.run("helm install tenantry-crds helm/tenantry-crds --create-namespace -n tenantry-system --wait")
+    second.reader.run(
+        "helm install tenantry-crds helm/tenantry-crds --create-namespace -n tenantry-system --wait"
+    )
     namespaces = await first.api.list("Namespace", selector=OURS)
     for item in namespaces:
         await second.api.create("Namespace", _as_velero(item))

@@ -12,6 +12,7 @@ import pytest
 
 from tenantry.adapters.kubernetes.client import Client, configure
 from tenantry.local import crds
+from tenantry.local.environment import ESTABLISHED
 from tests.conftest import REPOSITORY, Cluster
 from tests.integration.conftest import Api, Object, OperatorProcess, is_ready, is_stalled, running, tenant
 from tests.integration.releases import (
@@ -37,7 +38,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, H
         helm = helm_for(cluster, folder)
         prepare_namespace(cluster)
         helm("install", "tenantry-crds", str(CRD_CHART))
-        cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        cluster.kubectl("wait", ESTABLISHED, "crd", "--all", "--timeout=30s")
         helm("install", "tenantry", str(CHART), "--set=ledger.ephemeral=true")
         cluster.kubectl("apply", "--server-side", "-f", PLANS)
         yield cluster, helm
