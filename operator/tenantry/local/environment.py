@@ -27,7 +27,7 @@ from tenantry.local.status import Part, Status, TenantRow
 
 PARTS = (*control_plane.PARTS, OPERATOR)
 
-# Not `condition=Established`: a definition that is just created has no conditions, and kubectl takes that for an error.
+# Not `condition=Established`: one that is just created has no conditions, and kubectl takes that for an error.
 ESTABLISHED = "--for=jsonpath={.status.conditions[?(@.type=='Established')].status}=True"
 
 _LOCK = "tenantry.lock"
