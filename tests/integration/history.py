@@ -96,7 +96,11 @@ async def differences(api: Api, version: Object) -> list[str]:
         if expected.get((kind, name)) != present.get((kind, name))
     )
     namespace = build_namespace(
-        owner, pod_security=plan.spec.pod_security, labels=tenant.spec.namespace.labels, origin="created"
+        owner,
+        pod_security=plan.spec.pod_security,
+        labels=tenant.spec.namespace.labels,
+        origin="created",
+        email=tenant.spec.owner.email,
     )
     standing = [item for item in await at(api, moment, "Namespace") if item["metadata"]["name"] == place]
     if not standing or not matches(namespace, observe(standing[0])):

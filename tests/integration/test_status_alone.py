@@ -108,7 +108,7 @@ async def test_a_new_object_is_never_taken_for_a_ready_one(cluster: Cluster, alo
         assert waited.returncode != 0
     header, row = cluster.kubectl("get", "tenants", "early").stdout.splitlines()
     assert header.split() == ["NAME", "PLAN", "PHASE", "NAMESPACE", "SHARD", "READY", "AGE"]
-    assert row.split()[:2] == ["early", "Unknown"]
+    assert row.split()[:3] == ["early", "Pending", "Unknown"]
     assert "Waiting for the operator" in cluster.kubectl("get", "tenants", "early", "-owide").stdout
 
 

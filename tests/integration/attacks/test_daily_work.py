@@ -29,6 +29,9 @@ Object = dict[str, Any]
 async def granted(actor: Actor, request: Request) -> Object:
     """Send a request that must succeed; return the answer."""
     answer = await actor.send(request)
+    while answer.status == 409 and "object has been modified" in answer.message:
+        # Two pods are counted by one quota at the same moment: kubectl's users try again, too.
+        answer = await actor.send(request)
     assert answer.ok, f"{actor.name}: {request}: {answer.status} {answer.message}"
     return answer.body
 
