@@ -58,11 +58,7 @@ class Vandal:
         """Replace a child; where the API server says that it cannot be changed, make it anew in its place."""
         body = {"apiVersion": KINDS[kind].api_version, "kind": kind, **mutation.manifest}
         try:
-            changed = await self._api.replace(kind, body)
-        except LookupError:
-            # Garbage collection follows an owner that never was; what it took has to come back too.
-            await self.await_repair(kind, stored, "", f"{mutation.what}: gone before it", time.monotonic())
-            changed = await self._api.replace(kind, body)
+            changed = await self.replace(kind, stored, body, mutation.what)
         except Refused as error:
             if kind == "ControllerRevision" and body.get("data") != stored["data"]:
                 # A revision made anew with other content is a forgery: see the test of its own.
@@ -81,6 +77,17 @@ class Vandal:
             return
         version = changed["metadata"]["resourceVersion"]
         await self.await_repair(kind, stored, version, mutation.what, time.monotonic())
+
+    async def replace(self, kind: str, stored: Object, body: Object, what: str) -> Object:
+        """Replace a child, also where it is gone for a moment."""
+        for _ in range(100):
+            try:
+                return await self._api.replace(kind, body)
+            except LookupError:
+                # Garbage collection follows an owner that never was, and what is made anew is deleted first; the
+                # mirror may know of neither yet.
+                await self.await_repair(kind, stored, "", f"{what}: gone before it", time.monotonic())
+        raise AssertionError(f"{kind}/{stored['metadata']['name']} is not there, though it was put back")
 
     async def in_its_place(self, kind: str, body: Object) -> Object | Refused:
         """Delete a child and create another by its name at once, or return why there cannot be such a one."""
