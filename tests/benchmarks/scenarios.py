@@ -153,7 +153,9 @@ async def bare_client_burst(bench: Bench, count: int) -> float:
 async def _write_all(bench: Bench, name: str, plan: Plan) -> None:
     subject = Tenant.model_validate(tenant(name))
     owner = Owner(name, "00000000-0000-0000-0000-000000000000", f"bare-{name}")
-    space = build_namespace(owner, pod_security="restricted", labels={}, origin="created")
+    space = build_namespace(
+        owner, pod_security="restricted", labels={}, origin="created", email=f"ops@{name}.example"
+    )
     space["metadata"]["labels"] = {"bare": "true"}
     stored = await bench.api.apply(space, manager="bare")
     config = Revision(1, canonical(resolve(subject.spec.overrides, plan.spec).config))
