@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tenantry.local.environment import ESTABLISHED
 from tenantry.local.kubectl import Kubectl as LocalKubectl
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+PLANS = REPOSITORY / "manifests/samples/plans.yaml"
 
 Kubectl = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -86,7 +88,8 @@ def control_plane(
     where = request.config.getoption("--control-plane")
     folder = tmp_path_factory.mktemp("control-plane")
     if where == "embedded":
-        yield from _embedded(folder)
+        with embedded(folder) as cluster:
+            yield cluster
     elif where == "kind":
         kind = request.getfixturevalue("kind_cluster")
         yield installed(Cluster(str(kind.kubeconfig_path), str(kind.kubectl_path)), folder)
@@ -97,11 +100,15 @@ def control_plane(
         yield installed(Cluster(named, shutil.which("kubectl") or "kubectl"), folder)
 
 
-def _embedded(folder: Path) -> Iterator[Cluster]:
+@contextmanager
+def embedded(folder: Path, *, plans: bool = False) -> Iterator[Cluster]:
+    """A control plane of its own under `folder`, with CRDs and chart; with `plans`, those of the samples too."""
     binaries = find_binaries(print)
-    plane = ControlPlane(folder, durable=False, binaries=binaries)
-    with plane:
-        yield installed(Cluster(str(plane.kubeconfig), str(binaries.kubectl)), folder)
+    with ControlPlane(folder, durable=False, binaries=binaries) as plane:
+        cluster = installed(Cluster(str(plane.kubeconfig), str(binaries.kubectl)), folder)
+        if plans:
+            cluster.kubectl("apply", "--server-side", "-f", str(PLANS))
+        yield cluster
 
 
 def installed(cluster: Cluster, folder: Path) -> Cluster:

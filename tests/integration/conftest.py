@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -262,12 +262,21 @@ def update_docs(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--update-docs", default=False))
 
 
+@asynccontextmanager
+async def administrator(cluster: Cluster) -> AsyncIterator[Api]:
+    """A client as the cluster's administrator."""
+    client = Client(await configure(cluster.kubeconfig, None))
+    try:
+        yield Api(client)
+    finally:
+        await client.close()
+
+
 @pytest.fixture(scope="session")
 async def api(control_plane: Cluster) -> AsyncIterator[Api]:
     """A client as the cluster's administrator."""
-    client = Client(await configure(control_plane.kubeconfig, None))
-    yield Api(client)
-    await client.close()
+    async with administrator(control_plane) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")
