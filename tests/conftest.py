@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +33,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="embedded",
         help="where integration tests run; context takes TENANTRY_TEST_KUBECONFIG",
     )
+    group.addoption("--seed", type=int, help="repeat the random tests of another run, which printed its seed")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """One seed for everything that is random: ours, and Hypothesis's where it is not told to repeat itself."""
+    if config.option.seed is None:
+        config.option.seed = secrets.randbelow(2**32)
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(config.option.seed)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Print the seed, to run the same again."""
+    return f"random tests: --seed {config.option.seed}"
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -42,13 +58,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     terminal = config.pluginmanager.getplugin("terminalreporter")
     report = terminal.write_line if terminal else print
     tools = {name for item in session.items for mark in item.iter_markers("tool") for name in mark.args}
-    integration = any("integration" in item.path.parts for item in session.items)
+    real = ("integration" in item.path.parts or _is_real_fault(item.path) for item in session.items)
+    integration = any(real)
     if integration and config.getoption("--control-plane") != "kind":
         find_binaries(report)
     if integration:
         tools.add("helm")
     for name in sorted(tools):
         find_tool(name, report)
+
+
+def _is_real_fault(path: Path) -> bool:
+    return "faults" in path.parts and "simulated" not in path.parts
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import pytest
 from tenantry.adapters.kubernetes.client import Client, configure
 from tenantry.adapters.kubernetes.kinds import KINDS
 from tenantry.reconcile.ports import Unavailable
-from tests.conftest import Cluster
 from tests.faults.proxy import Answer, Cut, Fault, Object, Proxy, Request, refusal
 
 PATH = KINDS["ConfigMap"].path(namespace="default")
@@ -18,12 +17,6 @@ PATH = KINDS["ConfigMap"].path(namespace="default")
 
 def config_map(name: str) -> Object:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
-
-
-@pytest.fixture
-async def proxy(control_plane: Cluster) -> AsyncIterator[Proxy]:
-    async with Proxy(control_plane) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from tenantry.domain.names import archive_name as archive_name_of
 from tenantry.domain.ownership import TELLING_KINDS, address_digest
 from tenantry.reconcile.result import Key, Result
 from tenantry.reconcile.tenant import TAKEN_CHECK_SECONDS
-from tests.unit.reconcile.flows import (
+from tests.faults.simulated.flows import (
     ADOPTED,
     SPEC,
     adopted,
@@ -17,7 +17,7 @@ from tests.unit.reconcile.flows import (
     ready,
     second_revision,
 )
-from tests.unit.reconcile.world import World
+from tests.faults.simulated.world import World
 
 ACME = Key("Tenant", "acme")
 LEGACY = ADOPTED["name"]

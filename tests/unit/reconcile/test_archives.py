@@ -9,10 +9,10 @@ import pytest
 
 from tenantry.api.common import API_VERSION, rfc3339
 from tenantry.reconcile.result import Key
+from tests.faults.simulated.faults import Crash, DiesAt
+from tests.faults.simulated.flows import SPEC, archive_name, archived, plans_alone, ready
+from tests.faults.simulated.world import World
 from tests.unit.builders import EMAIL, T0
-from tests.unit.reconcile.faults import Crash, DiesAt
-from tests.unit.reconcile.flows import SPEC, archive_name, archived, plans_alone, ready
-from tests.unit.reconcile.world import World
 
 ACME = Key("Tenant", "acme")
 LONG_AGO = rfc3339(T0 - timedelta(days=2000))

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenantry.reconcile.brake import FREE, REFILL_SECONDS, REMEMBERED, Brake
+from tests.faults.simulated.world import World, ready_world
 from tests.unit.builders import T0
-from tests.unit.reconcile.world import World, ready_world
 
 NAMESPACE = "tenant-acme"
 

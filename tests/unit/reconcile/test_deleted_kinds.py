@@ -8,9 +8,9 @@ import pytest
 
 from tenantry.api.common import rfc3339
 from tenantry.domain import names
+from tests.faults.simulated.flows import SPEC, adopted, archive_name, archived, ready
+from tests.faults.simulated.world import World
 from tests.unit.builders import T0
-from tests.unit.reconcile.flows import SPEC, adopted, archive_name, archived, ready
-from tests.unit.reconcile.world import World
 
 
 def delete_kind(world: World, plural: str) -> None:

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from tests.unit.reconcile.flows import OWNER, SPEC, plans_alone, ready, second_revision
-from tests.unit.reconcile.world import World
+from tests.faults.simulated.flows import OWNER, SPEC, plans_alone, ready, second_revision
+from tests.faults.simulated.world import World
 
 SHORT = timedelta(seconds=20)
 

@@ -6,9 +6,9 @@ import pytest
 
 from tenantry.domain.audit import AuditEntry
 from tenantry.reconcile.ports import Unavailable
-from tests.unit.reconcile.faults import Crash, DiesAt, Refusing, applied
-from tests.unit.reconcile.flows import SPEC, archived, plans_alone, ready, second_revision
-from tests.unit.reconcile.world import World
+from tests.faults.simulated.faults import Crash, DiesAt, Refusing, applied
+from tests.faults.simulated.flows import SPEC, archived, plans_alone, ready, second_revision
+from tests.faults.simulated.world import World
 
 
 def row(world: World, action: str) -> AuditEntry:

@@ -10,8 +10,8 @@ from tenantry.domain.errors import PartError, Retry, Stalled
 from tenantry.reconcile.ports import Conflict, Refused, Unavailable
 from tenantry.reconcile.report import result_of
 from tenantry.reconcile.result import Key, Result
-from tests.unit.reconcile.faults import Refusing, applied
-from tests.unit.reconcile.flows import OWNER, SPEC, plans_alone, ready
+from tests.faults.simulated.faults import Refusing, applied
+from tests.faults.simulated.flows import OWNER, SPEC, plans_alone, ready
 
 ACME = Key("Tenant", "acme")
 

@@ -9,8 +9,8 @@ import pytest
 from tenantry.desired import access
 from tenantry.domain import names
 from tenantry.reconcile import roles
-from tests.unit.reconcile.faults import Write
-from tests.unit.reconcile.world import World
+from tests.faults.simulated.faults import Write
+from tests.faults.simulated.world import World
 
 VIEWER = "tenantry-tenant-viewer"
 HELM = {

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.unit.reconcile.flows import SPEC, archive_name, archived, ready, second_revision
-from tests.unit.reconcile.world import World
+from tests.faults.simulated.flows import SPEC, archive_name, archived, ready, second_revision
+from tests.faults.simulated.world import World
 
 Act = Callable[[World], None]
 

@@ -17,10 +17,10 @@ import pytest
 from tenantry.domain import names
 from tenantry.reconcile.ports import Conflict, Unavailable
 from tenantry.reconcile.result import Key
-from tests.unit.reconcile.apiserver import ApiServer, Ref
-from tests.unit.reconcile.faults import Crash, Fault, Write
-from tests.unit.reconcile.flows import FLOWS, Flow
-from tests.unit.reconcile.world import World
+from tests.faults.simulated.apiserver import ApiServer, Ref
+from tests.faults.simulated.faults import Crash, Fault, Write
+from tests.faults.simulated.flows import FLOWS, Flow
+from tests.faults.simulated.world import World
 
 REDONE = 4
 """Writes that may come on top because of one fault: again itself and an audit row, and two that say how it stands."""

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tests.faults.simulated.world import World, ready_world
 from tests.unit.builders import sample
-from tests.unit.reconcile.world import World, ready_world
 
 OWNER = {"kind": "User", "name": "ann@acme.example", "role": "owner"}
 EDITOR = {"kind": "Group", "name": "acme-editors", "role": "editor"}

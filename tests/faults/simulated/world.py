@@ -17,9 +17,9 @@ from tenantry.reconcile import archive, plan, roles, tenant
 from tenantry.reconcile.ports import Conflict, Context, Manifest, Policy, Refused, Unavailable
 from tenantry.reconcile.result import Key, Result
 from tenantry.runtime.router import wake
+from tests.faults.simulated.apiserver import OWN, ApiServer, Event, is_watched
+from tests.faults.simulated.faults import Crash, Fault, Write
 from tests.unit.builders import EMAIL, T0, sample
-from tests.unit.reconcile.apiserver import OWN, ApiServer, Event, is_watched
-from tests.unit.reconcile.faults import Crash, Fault, Write
 
 RECONCILERS: dict[str, Callable[[Key, Context], Awaitable[Result]]] = {
     "Tenant": tenant.reconcile,
