@@ -18,10 +18,8 @@ import yaml
 from tenantry.adapters.kubernetes import client as connection
 from tenantry.adapters.kubernetes.client import Client, configure
 from tenantry.local import chart, kubeconfig
-from tenantry.local.binaries import find_binaries
-from tenantry.local.control_plane import ControlPlane
 from tenantry.reconcile.ports import Unavailable
-from tests.conftest import REPOSITORY, Cluster, installed
+from tests.conftest import Cluster, embedded
 from tests.integration.conftest import Api, OperatorProcess, is_ready, running, tenant
 from tests.integration.test_watching import OURS, Eyes, watching
 from tests.integration.wire import Wire
@@ -144,11 +142,7 @@ async def test_in_a_pod_requests_and_watches_go_on_with_the_next_token(
 @pytest.fixture(scope="module")
 def own_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A control plane on which no other test runs an operator."""
-    binaries = find_binaries(print)
-    folder = tmp_path_factory.mktemp("credentials")
-    with ControlPlane(folder, durable=False, binaries=binaries) as plane:
-        cluster = installed(Cluster(str(plane.kubeconfig), str(binaries.kubectl)), folder)
-        cluster.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "manifests/samples/plans.yaml"))
+    with embedded(tmp_path_factory.mktemp("credentials"), plans=True) as cluster:
         yield cluster
 
 

@@ -19,10 +19,8 @@ import pytest
 
 from tenantry.adapters.kubernetes.client import Client, configure
 from tenantry.domain import names
-from tenantry.local.binaries import find_binaries
-from tenantry.local.control_plane import ControlPlane
 from tenantry.reconcile.ports import Refused
-from tests.conftest import REPOSITORY, Cluster, installed
+from tests.conftest import Cluster, embedded
 from tests.integration.access import can
 from tests.integration.conftest import (
     Api,
@@ -47,11 +45,7 @@ Story = AsyncGenerator[None, None]
 @pytest.fixture(scope="module")
 def own_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A control plane on which no other test runs an operator."""
-    binaries = find_binaries(print)
-    folder = tmp_path_factory.mktemp("own-plane")
-    with ControlPlane(folder, durable=False, binaries=binaries) as plane:
-        cluster = installed(Cluster(str(plane.kubeconfig), str(binaries.kubectl)), folder)
-        cluster.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "manifests/samples/plans.yaml"))
+    with embedded(tmp_path_factory.mktemp("own-plane"), plans=True) as cluster:
         yield cluster
 
 

@@ -15,10 +15,8 @@ import pytest
 import yaml
 
 from tenantry.adapters.kubernetes.client import Client, configure
-from tenantry.local.binaries import find_binaries
-from tenantry.local.control_plane import ControlPlane
 from tenantry.local.ports import free_ports
-from tests.conftest import REPOSITORY, Cluster, installed
+from tests.conftest import Cluster, embedded
 from tests.dockerfile import Dockerfile, read_dockerfile
 from tests.integration.conftest import Api, is_ready, tenant
 from tests.integration.room import NOBODY, Room, python_for, why_not
@@ -57,11 +55,7 @@ def image(dockerfile: Dockerfile) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def plane(room: Room, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A control plane on which no other test runs an operator."""
-    binaries = find_binaries(print)
-    folder = tmp_path_factory.mktemp("image-plane")
-    with ControlPlane(folder, durable=False, binaries=binaries) as plane:
-        cluster = installed(Cluster(str(plane.kubeconfig), str(binaries.kubectl)), folder)
-        cluster.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "manifests/samples/plans.yaml"))
+    with embedded(tmp_path_factory.mktemp("image-plane"), plans=True) as cluster:
         yield cluster
 
 

@@ -15,9 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tenantry.local.binaries import find_binaries
-from tenantry.local.control_plane import ControlPlane
-from tests.conftest import REPOSITORY, Cluster, installed
+from tests.conftest import REPOSITORY, Cluster, embedded
 from tests.integration.conftest import OperatorProcess, running
 from tests.integration.transcript import Canon, Command, commands, rewritten
 
@@ -34,10 +32,8 @@ Run = Callable[[Command], Awaitable[str]]
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A control plane with nothing in it but what the page puts there."""
-    binaries = find_binaries(print)
-    folder = tmp_path_factory.mktemp("transcript")
-    with ControlPlane(folder, durable=False, binaries=binaries) as control_plane:
-        yield installed(Cluster(str(control_plane.kubeconfig), str(binaries.kubectl)), folder)
+    with embedded(tmp_path_factory.mktemp("transcript")) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,7 @@ import pytest
 
 from tenantry.adapters.kubernetes.client import Client, configure
 from tenantry.domain import names
-from tenantry.local.binaries import find_binaries
-from tenantry.local.control_plane import ControlPlane
-from tests.conftest import REPOSITORY, Cluster, installed
+from tests.conftest import REPOSITORY, Cluster, embedded
 from tests.integration.conftest import Api, Object, OperatorProcess, condition, is_ready, running, tenant
 from tests.integration.network_matrix import (
     BY_SETTING,
@@ -46,11 +44,7 @@ CLOSED = {"displayName": "Closed", "rank": 1, "currency": "usd", "resources": {"
 @pytest.fixture(scope="module")
 def own_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A control plane on which the operator is started with other settings, and no other test has tenants."""
-    binaries = find_binaries(print)
-    folder = tmp_path_factory.mktemp("network-plane")
-    with ControlPlane(folder, durable=False, binaries=binaries) as plane:
-        cluster = installed(Cluster(str(plane.kubeconfig), str(binaries.kubectl)), folder)
-        cluster.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "manifests/samples/plans.yaml"))
+    with embedded(tmp_path_factory.mktemp("network-plane"), plans=True) as cluster:
         for name in ("ingress-system", "monitoring", SCRAPER):
             cluster.kubectl("create", "namespace", name)
         yield cluster

@@ -19,13 +19,11 @@ from tenantry.adapters.kubernetes.objects import ApiObjects
 from tenantry.adapters.kubernetes.seen import Seen
 from tenantry.adapters.ledger import open_ledger
 from tenantry.domain.observed import Observed
-from tenantry.local.binaries import find_binaries
-from tenantry.local.control_plane import ControlPlane
 from tenantry.reconcile.ports import Context, Policy
 from tenantry.reconcile.result import Key
 from tenantry.reconcile.tenant import reconcile
 from tenantry.runtime.operator import SystemClock
-from tests.conftest import REPOSITORY, Cluster, installed
+from tests.conftest import REPOSITORY, Cluster, embedded
 from tests.integration.conftest import (
     Api,
     Object,
@@ -49,10 +47,8 @@ WRITES = frozenset({"APPLY", "PATCH", "PUT", "POST", "DELETE", "DELETECOLLECTION
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A control plane on which no other test's operator runs."""
-    binaries = find_binaries(print)
-    folder = tmp_path_factory.mktemp("alone")
-    with ControlPlane(folder, durable=False, binaries=binaries) as plane:
-        yield installed(Cluster(str(plane.kubeconfig), str(binaries.kubectl)), folder)
+    with embedded(tmp_path_factory.mktemp("alone")) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")
