@@ -20,7 +20,7 @@ from tenantry.adapters.kubernetes.client import Client, configure
 from tenantry.local import chart, kubeconfig
 from tenantry.reconcile.ports import Unavailable
 from tests.conftest import Cluster, embedded
-from tests.integration.conftest import Api, OperatorProcess, is_ready, running, tenant
+from tests.integration.conftest import Api, OperatorProcess, administrator, is_ready, running, tenant
 from tests.integration.test_watching import OURS, Eyes, watching
 from tests.integration.wire import Wire
 
@@ -154,10 +154,8 @@ async def test_the_operator_goes_on_when_its_token_file_is_written_anew(
     tokens.hand_out(first)
     path = tmp_path / "kubeconfig"
     kubeconfig.write_as(path, Path(own_plane.kubeconfig), "operator", {"tokenFile": str(tokens.file)})
-    client = Client(await configure(own_plane.kubeconfig, None))
-    api = Api(client)
     operator = OperatorProcess(replace(own_plane, operator_kubeconfig=str(path)), tmp_path)
-    try:
+    async with administrator(own_plane) as api:
         with running(operator):
             await operator.start()
             await api.apply(tenant("before", plan="pro"))
@@ -177,5 +175,3 @@ async def test_the_operator_goes_on_when_its_token_file_is_written_anew(
             await api.apply(tenant("after", plan="pro"))
             await api.until("Tenant", "after", is_ready)
             assert operator.stop() == 0
-    finally:
-        await client.close()

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from tenantry.adapters.kubernetes.client import Client, configure
 from tenantry.domain import names
 from tenantry.reconcile.ports import Refused
 from tests.conftest import Cluster, embedded
@@ -26,6 +25,7 @@ from tests.integration.conftest import (
     Api,
     Object,
     OperatorProcess,
+    administrator,
     condition,
     is_ready,
     is_stalled,
@@ -51,9 +51,8 @@ def own_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 async def own_api(own_plane: Cluster) -> AsyncIterator[Api]:
-    client = Client(await configure(own_plane.kubeconfig, None))
-    yield Api(client)
-    await client.close()
+    async with administrator(own_plane) as api:
+        yield api
 
 
 @pytest.fixture(scope="module")

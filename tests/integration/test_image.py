@@ -14,11 +14,10 @@ import aiohttp
 import pytest
 import yaml
 
-from tenantry.adapters.kubernetes.client import Client, configure
 from tenantry.local.ports import free_ports
 from tests.conftest import Cluster, embedded
 from tests.dockerfile import Dockerfile, read_dockerfile
-from tests.integration.conftest import Api, is_ready, tenant
+from tests.integration.conftest import Api, administrator, is_ready, tenant
 from tests.integration.room import NOBODY, Room, python_for, why_not
 
 pytestmark = pytest.mark.timeout(300)
@@ -61,9 +60,8 @@ def plane(room: Room, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clus
 
 @pytest.fixture(scope="module")
 async def own_api(plane: Cluster) -> AsyncIterator[Api]:
-    client = Client(await configure(plane.kubeconfig, None))
-    yield Api(client)
-    await client.close()
+    async with administrator(plane) as api:
+        yield api
 
 
 def output(room: Room, image: dict[str, str], account: Path, *arguments: str) -> str:

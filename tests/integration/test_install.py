@@ -18,13 +18,12 @@ from typing import Any
 import pytest
 import yaml
 
-from tenantry.adapters.kubernetes.client import Client, configure
 from tenantry.desired.access import cluster_roles
 from tenantry.local import chart, kustomize
 from tenantry.local.binaries import find_tool
 from tenantry.local.environment import ESTABLISHED
 from tests.conftest import REPOSITORY, Cluster
-from tests.integration.conftest import Api, Object, OperatorProcess, is_ready, running, tenant
+from tests.integration.conftest import Api, Object, OperatorProcess, administrator, is_ready, running, tenant
 from tests.integration.releases import (
     CHART,
     CRD_CHART,
@@ -71,9 +70,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
 
 @pytest.fixture(scope="module")
 async def release_api(release: Release) -> AsyncIterator[Api]:
-    client = Client(await configure(release.cluster.kubeconfig, None))
-    yield Api(client)
-    await client.close()
+    async with administrator(release.cluster) as api:
+        yield api
 
 
 @pytest.fixture(scope="module")
@@ -197,9 +195,8 @@ def based(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 async def based_api(based: Cluster) -> AsyncIterator[Api]:
-    client = Client(await configure(based.kubeconfig, None))
-    yield Api(client)
-    await client.close()
+    async with administrator(based) as api:
+        yield api
 
 
 def settled(cluster: Cluster) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pytest_asyncio
 from tenantry.adapters.kubernetes.client import Client, configure
 from tenantry.runtime.lease import Leadership, LeaseTerms, boot_time, new_identity
 from tests.conftest import Cluster
+from tests.integration.conftest import administrator
 from tests.integration.wire import Wire
 
 
@@ -71,9 +72,8 @@ def lease() -> str:
 
 @pytest_asyncio.fixture
 async def client(control_plane: Cluster) -> AsyncIterator[Client]:
-    client = Client(await configure(control_plane.kubeconfig, None))
-    yield client
-    await client.close()
+    async with administrator(control_plane) as api:
+        yield api.client
 
 
 @pytest_asyncio.fixture

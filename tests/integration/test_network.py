@@ -9,10 +9,18 @@ from typing import NamedTuple
 
 import pytest
 
-from tenantry.adapters.kubernetes.client import Client, configure
 from tenantry.domain import names
 from tests.conftest import REPOSITORY, Cluster, embedded
-from tests.integration.conftest import Api, Object, OperatorProcess, condition, is_ready, running, tenant
+from tests.integration.conftest import (
+    Api,
+    Object,
+    OperatorProcess,
+    administrator,
+    condition,
+    is_ready,
+    running,
+    tenant,
+)
 from tests.integration.network_matrix import (
     BY_SETTING,
     ROWS,
@@ -52,9 +60,8 @@ def own_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 async def own_api(own_plane: Cluster) -> AsyncIterator[Api]:
-    client = Client(await configure(own_plane.kubeconfig, None))
-    yield Api(client)
-    await client.close()
+    async with administrator(own_plane) as api:
+        yield api
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tenantry.adapters.kubernetes.client import MERGE, Client, configure
+from tenantry.adapters.kubernetes.client import MERGE
 from tenantry.adapters.kubernetes.kinds import KINDS, OURS
 from tenantry.domain import names
 from tenantry.local import chart, kubeconfig
@@ -36,6 +36,7 @@ from tests.integration.conftest import (
     Api,
     Object,
     OperatorProcess,
+    administrator,
     condition,
     is_ready,
     is_stalled,
@@ -134,12 +135,9 @@ async def site(folder: Path, postgres: PostgresServer) -> AsyncIterator[Site]:
             "ADMIN_DATABASE_URL": admin,
             "TENANTRY_DATABASE_URL": f"postgresql://tenantry:change-me@{admin.split('@')[1].split('/')[0]}/tenantry",
         }
-        client = Client(await configure(str(plane.kubeconfig), None))
-        async with AsyncExitStack() as operators:
-            try:
-                yield Site(folder, plane, Reader(folder, programs, variables), Api(client), operators)
-            finally:
-                await client.close()
+        cluster = Cluster(str(plane.kubeconfig), str(binaries.kubectl))
+        async with administrator(cluster) as api, AsyncExitStack() as operators:
+            yield Site(folder, plane, Reader(folder, programs, variables), api, operators)
 
 
 @pytest.fixture

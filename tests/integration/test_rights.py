@@ -15,14 +15,13 @@ from typing import Any
 
 import pytest
 
-from tenantry.adapters.kubernetes.client import Client, configure
 from tenantry.desired.access import cluster_roles
 from tenantry.domain import names
 from tenantry.local import chart
 from tenantry.local.binaries import find_binaries, find_tool
 from tenantry.local.control_plane import ControlPlane
 from tests.conftest import REPOSITORY, Cluster, installed
-from tests.integration.conftest import Api, Object, OperatorProcess, running
+from tests.integration.conftest import Api, Object, OperatorProcess, administrator, running
 from tests.integration.everything import everything
 from tests.integration.rights import RBAC, Account, Atom, Request, granted, policy, requests
 
@@ -135,9 +134,8 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Audited]:
 
 @pytest.fixture(scope="module")
 async def admin(audited: Audited) -> AsyncIterator[Api]:
-    client = Client(await configure(audited.cluster.kubeconfig, None))
-    yield Api(client)
-    await client.close()
+    async with administrator(audited.cluster) as api:
+        yield api
 
 
 @pytest.fixture(scope="module")

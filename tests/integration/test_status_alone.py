@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tenantry.adapters.kubernetes.client import APPLY, Client, configure
+from tenantry.adapters.kubernetes.client import APPLY
 from tenantry.adapters.kubernetes.kinds import CHILD_KINDS, KINDS, OWN_KINDS
 from tenantry.adapters.kubernetes.objects import ApiObjects
 from tenantry.adapters.kubernetes.seen import Seen
@@ -28,6 +28,7 @@ from tests.integration.conftest import (
     Api,
     Object,
     OperatorProcess,
+    administrator,
     condition,
     is_ready,
     is_stalled,
@@ -54,9 +55,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 async def alone(cluster: Cluster) -> AsyncIterator[Api]:
     """A client as the administrator of that cluster."""
-    client = Client(await configure(cluster.kubeconfig, None))
-    yield Api(client)
-    await client.close()
+    async with administrator(cluster) as api:
+        yield api
 
 
 @pytest.fixture

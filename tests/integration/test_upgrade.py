@@ -10,11 +10,19 @@ from typing import Any
 
 import pytest
 
-from tenantry.adapters.kubernetes.client import Client, configure
 from tenantry.local import crds
 from tenantry.local.environment import ESTABLISHED
 from tests.conftest import REPOSITORY, Cluster
-from tests.integration.conftest import Api, Object, OperatorProcess, is_ready, is_stalled, running, tenant
+from tests.integration.conftest import (
+    Api,
+    Object,
+    OperatorProcess,
+    administrator,
+    is_ready,
+    is_stalled,
+    running,
+    tenant,
+)
 from tests.integration.releases import (
     CHART,
     CRD_CHART,
@@ -46,9 +54,8 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, H
 
 @pytest.fixture(scope="module")
 async def api(plane: tuple[Cluster, Helm]) -> AsyncIterator[Api]:
-    client = Client(await configure(plane[0].kubeconfig, None))
-    yield Api(client)
-    await client.close()
+    async with administrator(plane[0]) as api:
+        yield api
 
 
 @pytest.fixture(scope="module")

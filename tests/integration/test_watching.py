@@ -20,6 +20,7 @@ from kubernetes.aio.client.configuration import Configuration
 from tenantry.adapters.kubernetes.client import APPLY, Client, configure
 from tenantry.runtime.watching import KINDS, WatchStopped, watch_kinds
 from tests.conftest import Cluster
+from tests.integration.conftest import administrator
 from tests.integration.wire import Wire
 
 CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -52,9 +53,8 @@ class Eyes:
 
 @pytest_asyncio.fixture
 async def client(control_plane: Cluster) -> AsyncIterator[Client]:
-    client = Client(await configure(control_plane.kubeconfig, None))
-    yield client
-    await client.close()
+    async with administrator(control_plane) as api:
+        yield api.client
 
 
 @pytest_asyncio.fixture
