@@ -42,6 +42,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+MEMBERS = [
+    {"kind": "User", "name": "alice@acme.example", "role": "owner"},
+    {"kind": "Group", "name": "developers", "role": "editor"},
+    {"kind": "ServiceAccount", "name": "dashboard", "role": "viewer"},
+]
+"""One of each role and of each kind."""
+
+
 class Api:
     """What a test does on the API server, as JSON, as the cluster's administrator."""
 
@@ -183,6 +191,23 @@ def tenant(name: str, **spec: Any) -> Object:
         "metadata": {"name": name},
         "spec": {"owner": {"email": f"ops@{name}.example"}, **spec},
     }
+
+
+def gone(found: Object | None) -> bool:
+    """Return whether an object is not there."""
+    return found is None
+
+
+def in_phase(phase: str) -> Callable[[Object | None], bool]:
+    """Return a check for a phase."""
+    return lambda found: found is not None and (found.get("status") or {}).get("phase") == phase
+
+
+async def provisioned(api: Api, name: str, **spec: Any) -> str:
+    """Apply a Tenant, wait until it is Ready, return its namespace."""
+    await api.apply(tenant(name, **{"plan": "pro", "members": MEMBERS, **spec}))
+    found = await api.until("Tenant", name, is_ready, timeout=30)
+    return str(found["status"]["namespace"])
 
 
 class OperatorProcess:

@@ -10,11 +10,10 @@ from typing import Any
 
 from tenantry.adapters.kubernetes.kinds import OURS
 from tenantry.domain import names
-from tests.integration.conftest import Api, Object, is_ready, is_stalled, tenant
+from tests.integration.conftest import MEMBERS, Api, Object, gone, in_phase, is_ready, is_stalled, tenant
 from tests.integration.mirror import NAMESPACED
 from tests.integration.mutations import content
 
-MEMBERS = [{"kind": "User", "name": "alice@acme.example", "role": "owner"}]
 READY = ("plain", "pinned", "custom", "adopter", "suspended", "returned")
 """Tenants that are Ready. Besides there is `stranger`, who is not allowed the data of a former tenant."""
 ARCHIVED = ("archived", "to-purge", "stranger")
@@ -80,14 +79,6 @@ async def all_settled(api: Api) -> None:
     for name in ARCHIVED:
         await api.until("TenantArchive", await archive_of(api, name), in_phase("Kept"), timeout=60)
     await api.until("TenantArchive", await archive_of(api, "returned"), in_phase("Restored"), timeout=60)
-
-
-def gone(found: Object | None) -> bool:
-    return found is None
-
-
-def in_phase(phase: str) -> Any:
-    return lambda found: found is not None and (found.get("status") or {}).get("phase") == phase
 
 
 @dataclass(frozen=True)

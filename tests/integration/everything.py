@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tenantry.adapters.kubernetes.kinds import OURS
 from tenantry.domain import names
-from tests.integration.conftest import Api, Object, OperatorProcess, is_ready, tenant
+from tests.integration.conftest import (
+    Api,
+    Object,
+    OperatorProcess,
+    gone,
+    in_phase,
+    is_ready,
+    provisioned,
+)
 from tests.integration.mirror import NAMESPACED
 from tests.integration.rights import RBAC
-
-MEMBERS = [
-    {"kind": "User", "name": "alice@acme.example", "role": "owner"},
-    {"kind": "Group", "name": "developers", "role": "editor"},
-    {"kind": "ServiceAccount", "name": "dashboard", "role": "viewer"},
-]
-
-
-def gone(found: Object | None) -> bool:
-    return found is None
-
-
-def in_phase(phase: str) -> Callable[[Object | None], bool]:
-    return lambda found: found is not None and (found.get("status") or {}).get("phase") == phase
-
-
-async def provisioned(api: Api, name: str, **spec: Any) -> str:
-    await api.apply(tenant(name, **{"plan": "pro", "members": MEMBERS, **spec}))
-    found = await api.until("Tenant", name, is_ready, timeout=30)
-    return str(found["status"]["namespace"])
 
 
 async def edit(api: Api, name: str, **spec: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tenantry.adapters.kubernetes.kinds import OURS
 from tenantry.domain import names
-from tests.integration.conftest import Api, Object, condition, is_ready, is_stalled, tenant
+from tests.integration.conftest import Api, Object, condition, gone, in_phase, is_ready, is_stalled, tenant
 from tests.integration.mirror import NAMESPACED
 from tests.integration.mutations import content
 
@@ -48,14 +48,6 @@ async def untouched(api: Api, before: Object) -> None:
     now = await api.get("Namespace", name) or {}
     assert now["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
     assert await ours(api, name) == []
-
-
-def gone(found: Object | None) -> bool:
-    return found is None
-
-
-def phase(wanted: str) -> Any:
-    return lambda found: found is not None and (found.get("status") or {}).get("phase") == wanted
 
 
 async def test_a_namespace_of_somebody_else_is_not_touched(api: Api, name: str) -> None:
@@ -169,7 +161,7 @@ async def test_an_adopted_namespace_is_released_after_retention(api: Api, name: 
     archive = names.archive_name(name, found["metadata"]["uid"])
     await api.delete("Tenant", name)
     await api.until("Tenant", name, gone)
-    await api.until("TenantArchive", archive, phase("Kept"))
+    await api.until("TenantArchive", archive, in_phase("Kept"))
     # With its mark of origin lost it is still not ours to delete.
     stripped = {"metadata": {"annotations": {names.ORIGIN: None}}}
     await api.patch("Namespace", namespace, stripped)
@@ -179,7 +171,7 @@ async def test_an_adopted_namespace_is_released_after_retention(api: Api, name: 
     if how == "retention ends":
         past = (datetime.now(UTC) - timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
         await api.patch("TenantArchive", archive, {"spec": {"purgeAfter": past}})
-        await api.until("TenantArchive", archive, phase("Purged"))
+        await api.until("TenantArchive", archive, in_phase("Purged"))
     else:
         await api.delete("TenantArchive", archive)
         await api.until("TenantArchive", archive, gone)

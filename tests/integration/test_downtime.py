@@ -13,7 +13,6 @@ import sqlite3
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -22,13 +21,17 @@ from tenantry.reconcile.ports import Refused
 from tests.conftest import Cluster, embedded
 from tests.integration.access import can
 from tests.integration.conftest import (
+    MEMBERS,
     Api,
     Object,
     OperatorProcess,
     administrator,
     condition,
+    gone,
+    in_phase,
     is_ready,
     is_stalled,
+    provisioned,
     running,
     tenant,
 )
@@ -37,7 +40,6 @@ from tests.integration.mutations import content
 from tests.integration.plan_loss import lose_plan
 
 OWNER = "alice@acme.example"
-MEMBERS = [{"kind": "User", "name": OWNER, "role": "owner"}]
 
 Story = AsyncGenerator[None, None]
 
@@ -64,21 +66,6 @@ async def own_operator(
     with running(process):
         await process.start()
         yield process
-
-
-def gone(found: Object | None) -> bool:
-    return found is None
-
-
-def in_phase(phase: str) -> Callable[[Object | None], bool]:
-    return lambda found: found is not None and (found.get("status") or {}).get("phase") == phase
-
-
-async def provisioned(api: Api, name: str, **spec: Any) -> str:
-    """Apply a Tenant, wait until it is Ready, return its namespace."""
-    await api.apply(tenant(name, **{"plan": "pro", "members": MEMBERS, **spec}))
-    found = await api.until("Tenant", name, is_ready, timeout=30)
-    return str(found["status"]["namespace"])
 
 
 async def archived(api: Api, name: str) -> tuple[str, str]:

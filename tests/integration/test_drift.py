@@ -13,7 +13,7 @@ import pytest
 
 from tenantry.adapters.kubernetes.kinds import KINDS
 from tenantry.reconcile.ports import Conflict, Refused
-from tests.integration.conftest import Api, Object, OperatorProcess, is_ready, tenant
+from tests.integration.conftest import MEMBERS, Api, Object, OperatorProcess, is_ready, tenant
 from tests.integration.mirror import Mirror, mirror
 from tests.integration.mutations import Mutation, Schema, content, mutations, place
 
@@ -25,11 +25,6 @@ DOCUMENTS = {
     "rbac.authorization.k8s.io/v1": "apis/rbac.authorization.k8s.io/v1",
     "apps/v1": "apis/apps/v1",
 }
-MEMBERS = [
-    {"kind": "User", "name": "alice@acme.example", "role": "owner"},
-    {"kind": "Group", "name": "developers", "role": "editor"},
-    {"kind": "ServiceAccount", "name": "dashboard", "role": "viewer"},
-]
 
 
 @dataclass(slots=True)

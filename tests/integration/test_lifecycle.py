@@ -16,26 +16,26 @@ from tenantry.domain import names
 from tenantry.reconcile.ports import Refused
 from tests.conftest import Kubectl
 from tests.integration.access import can, pod
-from tests.integration.conftest import Api, Object, OperatorProcess, condition, is_ready, is_stalled, tenant
+from tests.integration.conftest import (
+    MEMBERS,
+    Api,
+    Object,
+    OperatorProcess,
+    condition,
+    gone,
+    in_phase,
+    is_ready,
+    is_stalled,
+    provisioned,
+    tenant,
+)
 from tests.integration.mirror import NAMESPACED, mirror
 from tests.integration.mutations import content
 
 pytestmark = pytest.mark.usefixtures("operator")
 
 LIMIT_SECONDS = 2.0
-MEMBERS = [
-    {"kind": "User", "name": "alice@acme.example", "role": "owner"},
-    {"kind": "Group", "name": "developers", "role": "editor"},
-    {"kind": "ServiceAccount", "name": "dashboard", "role": "viewer"},
-]
 OWNER, EDITOR, VIEWER, APP = "alice@acme.example", "group:developers", "sa:dashboard", "sa:app"
-
-
-async def provisioned(api: Api, name: str, **spec: Any) -> str:
-    """Apply a Tenant, wait until it is Ready, return its namespace."""
-    await api.apply(tenant(name, **{"plan": "pro", "members": MEMBERS, **spec}))
-    found = await api.until("Tenant", name, is_ready)
-    return str(found["status"]["namespace"])
 
 
 async def children(api: Api, namespace: str) -> dict[tuple[str, str], Object]:
@@ -63,14 +63,6 @@ async def archive_of(api: Api, name: str) -> str:
     """Return the name of a tenant's archive to be."""
     found = await api.get("Tenant", name) or {}
     return names.archive_name(name, found["metadata"]["uid"])
-
-
-def gone(found: Object | None) -> bool:
-    return found is None
-
-
-def in_phase(phase: str) -> Any:
-    return lambda found: found is not None and (found.get("status") or {}).get("phase") == phase
 
 
 # --- members ---------------------------------------------------------------------------------------------------

@@ -33,17 +33,20 @@ from tests.conftest import REPOSITORY, Cluster
 from tests.integration import estate
 from tests.integration.access import can
 from tests.integration.conftest import (
+    MEMBERS,
     Api,
     Object,
     OperatorProcess,
     administrator,
     condition,
+    gone,
+    in_phase,
     is_ready,
     is_stalled,
     running,
     tenant,
 )
-from tests.integration.estate import archive_of, gone, in_phase, put_data, state
+from tests.integration.estate import archive_of, put_data, state
 from tests.integration.guide import Reader
 from tests.integration.mirror import NAMESPACED
 
@@ -376,7 +379,7 @@ async def _lives_on(api: Api) -> None:
     found = await api.until("Tenant", "pinned", is_ready)
     assert found["status"]["configRevision"] == 3
 
-    await api.apply(tenant("archived", plan="pro", members=estate.MEMBERS))
+    await api.apply(tenant("archived", plan="pro", members=MEMBERS))
     await api.until("Tenant", "archived", is_ready)
     assert await api.get("ConfigMap", "data", "tenant-archived")
     await api.until("TenantArchive", await archive_of(api, "archived"), in_phase("Restored"))
