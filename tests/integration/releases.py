@@ -15,6 +15,7 @@ import yaml
 from tenantry.local import chart, kubeconfig
 from tenantry.local.binaries import find_binaries, find_tool
 from tenantry.local.control_plane import ControlPlane
+from tenantry.local.environment import ESTABLISHED
 from tenantry.local.kubectl import Kubectl
 from tests.conftest import REPOSITORY, Cluster
 from tests.integration.conftest import OperatorProcess
@@ -32,6 +33,26 @@ def bare_plane(folder: Path) -> Iterator[Cluster]:
     binaries = find_binaries(print)
     with ControlPlane(folder, durable=False, binaries=binaries) as plane:
         yield Cluster(str(plane.kubeconfig), str(binaries.kubectl))
+
+
+@contextmanager
+def helm_plane(folder: Path) -> Iterator[tuple[Cluster, Helm]]:
+    """A control plane where an administrator has done what the chart's README has done first; and helm for it."""
+    with bare_plane(folder) as cluster:
+        prepare_namespace(cluster)
+        yield cluster, helm_for(cluster, folder)
+
+
+def install(cluster: Cluster, helm: Helm, *values: str) -> str:
+    """Install both charts; return the notes."""
+    helm("install", "tenantry-crds", str(CRD_CHART))
+    cluster.kubectl("wait", ESTABLISHED, "crd", "--all", "--timeout=30s")
+    return helm("install", "tenantry", str(CHART), *values).stdout
+
+
+def installed(helm: Helm) -> list[dict[str, Any]]:
+    """The manifests of the release."""
+    return documents(helm("get", "manifest", "tenantry").stdout)
 
 
 def helm_for(cluster: Cluster, folder: Path) -> Helm:

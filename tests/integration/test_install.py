@@ -33,8 +33,10 @@ from tests.integration.releases import (
     bare_plane,
     documents,
     helm_for,
+    helm_plane,
+    install,
+    installed,
     operator_of,
-    prepare_namespace,
 )
 
 WITH_DATABASE = "--set=ledger.secret.name=tenantry-database"
@@ -52,20 +54,14 @@ class Release:
     notes: str
 
     def manifests(self) -> list[Object]:
-        return documents(self.helm("get", "manifest", "tenantry").stdout)
+        return installed(self.helm)
 
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
-    folder = tmp_path_factory.mktemp("helm-plane")
-    with bare_plane(folder) as cluster:
-        helm = helm_for(cluster, folder)
-        prepare_namespace(cluster)
+    with helm_plane(tmp_path_factory.mktemp("helm-plane")) as (cluster, helm):
         before = helm("install", "tenantry", str(CHART), WITH_DATABASE, "--dry-run=server").stdout
-        helm("install", "tenantry-crds", str(CRD_CHART))
-        cluster.kubectl("wait", ESTABLISHED, "crd", *KINDS, "--timeout=30s")
-        notes = helm("install", "tenantry", str(CHART), WITH_DATABASE).stdout
-        yield Release(cluster, helm, before, notes)
+        yield Release(cluster, helm, before, install(cluster, helm, WITH_DATABASE))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from tenantry.local import crds
-from tenantry.local.environment import ESTABLISHED
 from tests.conftest import REPOSITORY, Cluster
 from tests.integration.conftest import (
     Api,
@@ -23,16 +22,7 @@ from tests.integration.conftest import (
     running,
     tenant,
 )
-from tests.integration.releases import (
-    CHART,
-    CRD_CHART,
-    Helm,
-    bare_plane,
-    documents,
-    helm_for,
-    operator_of,
-    prepare_namespace,
-)
+from tests.integration.releases import CRD_CHART, Helm, helm_plane, install, installed, operator_of
 from tests.unit.upgrade.next_version import FREEZE, TIER, next_documents
 
 PLANS = str(REPOSITORY / "manifests/samples/plans.yaml")
@@ -41,13 +31,8 @@ PLANS = str(REPOSITORY / "manifests/samples/plans.yaml")
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Helm]]:
     """Both charts installed in this version."""
-    folder = tmp_path_factory.mktemp("upgrade-plane")
-    with bare_plane(folder) as cluster:
-        helm = helm_for(cluster, folder)
-        prepare_namespace(cluster)
-        helm("install", "tenantry-crds", str(CRD_CHART))
-        cluster.kubectl("wait", ESTABLISHED, "crd", "--all", "--timeout=30s")
-        helm("install", "tenantry", str(CHART), "--set=ledger.ephemeral=true")
+    with helm_plane(tmp_path_factory.mktemp("upgrade-plane")) as (cluster, helm):
+        install(cluster, helm, "--set=ledger.ephemeral=true")
         cluster.kubectl("apply", "--server-side", "-f", PLANS)
         yield cluster, helm
 
@@ -64,8 +49,7 @@ async def operator(
 ) -> AsyncIterator[OperatorProcess]:
     """The operator of this version, all the time."""
     cluster, helm = plane
-    installed = documents(helm("get", "manifest", "tenantry").stdout)
-    process = operator_of(cluster, installed, tmp_path_factory.mktemp("upgrade-operator"))
+    process = operator_of(cluster, installed(helm), tmp_path_factory.mktemp("upgrade-operator"))
     with running(process):
         await process.start()
         yield process
