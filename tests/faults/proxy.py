@@ -40,7 +40,8 @@ class Request:
     """One request. `verb`: get, list, watch, create, apply, patch, replace or delete.
 
     `number` counts all requests through the proxy, from 1. `status`: of the answer that the API server gave,
-    None while there is none. `at`, `done`: monotonic seconds.
+    None while there is none. `at`, `forwarded`, `done`: monotonic seconds when it arrived, when it was passed on
+    to the API server (None: it was not), and when its answer was given.
     """
 
     number: int
@@ -53,6 +54,7 @@ class Request:
     subresource: str = ""
     body: bytes = b""
     at: float = 0.0
+    forwarded: float | None = None
     done: float | None = None
     status: int | None = None
 
@@ -195,6 +197,7 @@ class Proxy:
             return Answer(response.status, await response.read(), _kept(response.headers.items()))
 
     def _send(self, request: Request, incoming: web.Request) -> Any:
+        request.forwarded = time.monotonic()
         url = f"{self._upstream}{incoming.rel_url}"
         headers = _kept(incoming.headers.items()) | {"Accept-Encoding": "identity"}
         return self._session.request(incoming.method, url, data=request.body or None, headers=headers)
