@@ -6,15 +6,15 @@ ARG BASE=python:3.13-slim-trixie
 FROM ${BASE} AS build
 WORKDIR /src
 # The time of the files in the wheel; a zip knows none before 1980.
-ENV SOURCE_DATE_EPOCH=315532800 PIP_DISABLE_PIP_VERSION_CHECK=1
+ENV SOURCE_DATE_EPOCH=315532800 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CACHE_DIR=/var/cache/pip
 
 # What the operator needs, and nothing that is not pinned by its hash: no compiler runs, and no package's own code.
 COPY requirements-image.txt requirements-build.txt ./
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     python -m venv --without-pip /opt/tenantry \
     && python -m pip --python /opt/tenantry/bin/python install \
         --no-deps --no-compile --only-binary :all: --require-hashes -r requirements-image.txt
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     python -m venv /opt/build \
     && /opt/build/bin/python -m pip install --only-binary :all: --require-hashes -r requirements-build.txt
 

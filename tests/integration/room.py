@@ -32,7 +32,7 @@ mount --bind "$2" usr/local
 export LD_LIBRARY_PATH=/usr/local/lib
 """
 _FOR_THE_BUILD = """
-mount --bind "$3" root/.cache/pip
+mount --bind "$3" var/cache/pip
 """
 _FOR_A_POD = f"""
 mount --bind "$3" {ACCOUNT}
@@ -57,7 +57,8 @@ class Room:
             "dev",
             "proc",
             "tmp",
-            "root/.cache/pip",
+            "root",
+            "var/cache/pip",
             "opt",
             "var/lib/tenantry",
             ACCOUNT,
