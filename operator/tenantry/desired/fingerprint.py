@@ -15,6 +15,8 @@ from decimal import ROUND_UP, Context, Decimal
 from hashlib import blake2b
 from typing import Any
 
+import orjson
+
 from tenantry.domain import names
 
 KEPT_METADATA = ("generateName", "labels", "annotations", "finalizers", "ownerReferences")
@@ -64,8 +66,15 @@ def quantity(text: str) -> Decimal:
 
 def fingerprint(manifest: Mapping[str, Any]) -> str:
     """Return 32 hexadecimal digits that are equal for a desired and a stored object with the same meaning."""
-    text = json.dumps(normal_form(manifest), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return blake2b(text.encode(), digest_size=16).hexdigest()
+    return blake2b(_canonical(normal_form(manifest)), digest_size=16).hexdigest()
+
+
+def _canonical(form: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(form, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        # Free-form JSON may hold numbers of more than 64 bits.
+        return json.dumps(form, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def normal_form(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -118,9 +118,8 @@ async def _ensure(desired: Manifest, seen: Observed | None, cx: Context, repairs
     with translated():
         if seen is not None and seen.deleting:
             await _let_go(seen, cx)
-        stored = await _write(desired, wanted, cx)
-    if observe(stored).fingerprint != wanted:
-        raise _differs(child)
+        if not await _write(desired, wanted, cx):
+            raise _differs(child)
     if repair is not None:
         repairs.append(repair)
         cx.watch.repaired(child.kind)
@@ -137,22 +136,25 @@ def _differs(child: ChildKey, delay: float | None = None) -> Retry:
     )
 
 
-async def _write(desired: Manifest, wanted: str, cx: Context) -> Manifest:
-    """Apply; take off what others added by a replace; make anew what cannot be changed in place."""
+async def _write(desired: Manifest, wanted: str, cx: Context) -> bool:
+    """Apply; take off what others added by a replace; make anew what cannot be changed in place.
+
+    Returns whether the child is as desired then.
+    """
     try:
         stored = await cx.objects.apply(desired)
-        if observe(stored).fingerprint == wanted:
-            return stored
+        if fingerprint(stored) == wanted:
+            return True
         if desired["kind"] not in NEVER_REPLACED:
-            return await cx.objects.replace(_replacement(desired, stored))
+            return fingerprint(await cx.objects.replace(_replacement(desired, stored))) == wanted
     except Refused as error:
         # Not what was seen: one that somebody made in its place may lack our label.
         kind, metadata = desired["kind"], desired["metadata"]
         present = await cx.objects.get(kind, metadata["name"], metadata.get("namespace", ""))
         if present is None:
             raise
-        return await _overwrite(desired, present, error, cx)
-    return await _make_anew(desired, stored, cx)
+        return fingerprint(await _overwrite(desired, present, error, cx)) == wanted
+    return fingerprint(await _make_anew(desired, stored, cx)) == wanted
 
 
 async def _overwrite(desired: Manifest, present: Manifest, error: Refused, cx: Context) -> Manifest:

@@ -183,6 +183,7 @@ def _settings() -> kopf.OperatorSettings:
     # Kopf takes its own finalizer off an object that has no handler for it: nobody's finalizer may match.
     settings.persistence.finalizer = "kopf.tenantry.dev/unused"
     settings.persistence.diffbase_storage = _NoDiffBase()
+    settings.persistence.progress_storage = _NoProgress()
     return settings
 
 
@@ -197,6 +198,25 @@ class _NoDiffBase(kopf.DiffBaseStorage):
 
     def store(self, **_: Any) -> None:
         """Store nothing."""
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """Spares Kopf the search for its own annotations in every object: only its other handlers write them."""
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Store nothing."""
+
+    def purge(self, **_: Any) -> None:
+        """There is nothing to take away."""
+
+    def touch(self, **_: Any) -> None:
+        """Touch nothing."""
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence
 
 
 def _registry(

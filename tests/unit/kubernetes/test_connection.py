@@ -68,7 +68,7 @@ async def test_a_ca_without_key_identifiers_is_taken_and_all_else_verified_whate
     assert ssl.create_default_context().verify_flags & ssl.VERIFY_X509_STRICT
     configuration = await configure(kubeconfig, None)
     client = Client(configuration)
-    ours = client._rest.ssl_context
+    ours = client._library.ssl_context
     kopfs = (await watching._credentials(configuration)).as_ssl_context()
     await client.close()
     for context in (ours, kopfs):

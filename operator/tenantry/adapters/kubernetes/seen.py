@@ -167,19 +167,21 @@ class Seen:
             return
         if not self._belongs(manifest):
             return
-        new = observe(manifest)
-        shelf, key = self._shelf(new)
-        old = shelf.get(key)
+        metadata = manifest["metadata"]
+        subject = (kind, metadata.get("namespace", ""), metadata["name"])
+        key: Any = subject[2] if kind == "Namespace" else ChildKey(kind, subject[2])
+        version = int(metadata["resourceVersion"])
+        old = self._present(kind, subject[1]).get(key)
         # Versions of one kind grow through all of its objects: an older one of another UID is older too.
-        if old is not None and changes.version(new) <= changes.version(old):
+        if old is not None and version <= changes.version(old):
             return
-        if self._tombstones.get(new.uid, -1) >= changes.version(new):
+        if self._tombstones.get(metadata["uid"], -1) >= version:
             return
-        shelf[key] = new
+        new = observe(manifest)
+        self._shelf_of(kind, new.namespace)[key] = new
         self._losses.came_back(new)
         if wake and (old is None or changes.differs(old, new)):
-            subject = (new.kind, new.namespace, new.name)
-            self._in_flight.changed(subject, changes.version(new), lambda: self._changed(*subject))
+            self._in_flight.changed(subject, version, lambda: self._changed(*subject))
 
     def gone(
         self,
@@ -230,9 +232,10 @@ class Seen:
         known = self.children(metadata["namespace"]).get(ChildKey(manifest["kind"], metadata["name"]))
         return known is not None and known.uid == metadata["uid"]
 
-    def _shelf(self, seen: Observed) -> tuple[dict[Any, Observed], Any]:
-        key: Any = seen.name if seen.kind == "Namespace" else seen.key
-        return self._shelf_of(seen.kind, seen.namespace), key
+    def _present(self, kind: str, namespace: str) -> Mapping[Any, Observed]:
+        if kind == "Namespace":
+            return self._namespaces
+        return self._cluster_roles if kind == "ClusterRole" else self.children(namespace)
 
     def _shelf_of(self, kind: str, namespace: str) -> dict[Any, Observed]:
         if kind == "Namespace":
