@@ -4,6 +4,9 @@
     t = deadline   not renewed since: `held()` is False, the leader stops by itself
     t = duration   a standby that saw the renewal at t >= 0 may take the Lease
 
+Only a Lease that its holder released is free before that. One that somebody edited or deleted by hand is not: its
+holder believes in it until it asks again, and takes it back.
+
 `kubernetes.aio.leaderelection` (37.0) is not used. It measures by the wall clock, which jumps; sends requests
 without a time limit, so that a hung connection outlives the Lease; lets aiohttp's errors end the election;
 writes local time marked as UTC; cannot release a Lease; and waits for its own duration instead of the
@@ -28,6 +31,9 @@ from typing import Any, Protocol
 from tenantry.reconcile.ports import Conflict
 
 logger = logging.getLogger(__name__)
+
+RELEASED = {"holderIdentity": "", "leaseDurationSeconds": 1}
+"""What a holder writes that has stopped; client-go writes the same."""
 
 
 class Requests(Protocol):
@@ -88,7 +94,9 @@ class Leadership:
         self._clock = clock
         self._renewed_at: float | None = None
         self._seen: dict[str, Any] | None = None
-        self._seen_at = 0.0
+        self._version = ""
+        self._free_at = 0.0
+        self._wrote = ""
         self._trouble = ""
         self._work: asyncio.Future[None] | None = None
         self._where = f"{terms.namespace}/{terms.name}"
@@ -193,6 +201,8 @@ class Leadership:
         """Write our name where the Lease allows that; Conflict where it changed since it was read."""
         if self._seen is None or self.holder != self.terms.identity:
             await self._read()
+        if not self._is_free():
+            return False
         if self._seen is None:
             lease = {
                 "apiVersion": "coordination.k8s.io/v1",
@@ -202,30 +212,41 @@ class Leadership:
             }
             self._note(await self._requests.send("POST", self._leases, body=lease))
             return True
-        spec = self._seen.get("spec") or {}
-        held_for = spec.get("leaseDurationSeconds") or self.terms.duration
-        if self.holder not in (None, self.terms.identity) and self._clock() < self._seen_at + held_for:
-            return False
-        await self._replace(self._seen, self._spec(spec))
+        await self._replace(self._seen, self._spec(self._seen.get("spec") or {}))
         return True
+
+    def _is_free(self) -> bool:
+        """Tell whether nobody else can believe in the Lease any more."""
+        if self._clock() >= self._free_at:
+            return True
+        if self.holder not in (None, self.terms.identity):
+            return False
+        written = self._seen is not None and (self._seen.get("spec") or {}).get("renewTime") == self._wrote
+        return self.held() or (self.holder is not None and written)
 
     async def _read(self) -> None:
         try:
             self._note(await self._requests.send("GET", self._path))
         except LookupError:
-            self._seen, self.holder = None, None
+            if (
+                self._version
+            ):  # Deleted: its holder, who writes it anew, may have been told to wait for very long.
+                self._free_at = min(self._free_at, self._clock() + self.terms.duration)
+            self._seen, self._version, self.holder = None, "", None
 
     async def _replace(self, lease: dict[str, Any], spec: dict[str, Any]) -> None:
         """Replace the Lease as it was read; its resourceVersion is the condition."""
         self._note(await self._requests.send("PUT", self._path, body={**lease, "spec": spec}))
 
     def _note(self, lease: dict[str, Any]) -> None:
-        """Remember the Lease, and when it last changed by our own clock: the holder's may be wrong."""
-        version = lease["metadata"]["resourceVersion"]
-        if self._seen is None or self._seen["metadata"]["resourceVersion"] != version:
-            self._seen_at = self._clock()
-        self._seen = lease
-        self.holder = (lease.get("spec") or {}).get("holderIdentity") or None
+        """Remember the Lease, and until when it is somebody's, by our own clock: the holder's may be wrong."""
+        spec = lease.get("spec") or {}
+        self.holder = spec.get("holderIdentity") or None
+        held_for = spec.get("leaseDurationSeconds") or self.terms.duration
+        if lease["metadata"]["resourceVersion"] != self._version:
+            released = self.holder is None and held_for == RELEASED["leaseDurationSeconds"]
+            self._free_at = self._clock() + (0 if released else held_for)
+        self._seen, self._version = lease, lease["metadata"]["resourceVersion"]
 
     def _spec(self, old: dict[str, Any]) -> dict[str, Any]:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -234,6 +255,7 @@ class Leadership:
             "leaseDurationSeconds": self.terms.duration,
             "renewTime": now,
         }
+        self._wrote = now
         if old.get("holderIdentity") != self.terms.identity:
             mine["acquireTime"] = now
             mine["leaseTransitions"] = (old.get("leaseTransitions") or 0) + (1 if old else 0)
@@ -245,8 +267,7 @@ class Leadership:
             async with asyncio.timeout(self.terms.request_timeout):
                 await self._read()
                 if self.holder == self.terms.identity and self._seen is not None:
-                    free = {"holderIdentity": "", "leaseDurationSeconds": 1}
-                    await self._replace(self._seen, {**self._seen["spec"], **free})
+                    await self._replace(self._seen, {**self._seen["spec"], **RELEASED})
                     logger.info("Released the Lease %s", self._where)
         except Exception as error:  # noqa: BLE001
             logger.warning(
