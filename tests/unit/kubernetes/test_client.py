@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 
 import pytest
 from aiohttp import web
@@ -74,3 +75,53 @@ async def test_a_request_has_its_own_limit_of_time(
         with pytest.raises(Unavailable, match=f"did not answer {method}"):
             await client.send(method, "/x")
     assert clients.WRITE_TIMEOUT_SECONDS <= 10
+
+
+class Handing:
+    """Holds each write until told, and can break its connection; tells when the fence is asked."""
+
+    def __init__(self) -> None:
+        self.leads, self.breaks = True, False
+        self.asked, self.answer = asyncio.Event(), asyncio.Event()
+        self.requests: list[str] = []
+
+    def holds_lease(self) -> bool:
+        self.asked.set()
+        return self.leads
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(f"{request.method} {request.path.rpartition('/')[2]}")
+        if self.breaks:
+            self.leads = False
+            assert request.transport is not None
+            request.transport.abort()
+        await self.answer.wait()
+        return web.json_response(MANIFEST)
+
+
+async def test_a_write_that_waits_for_a_connection_is_not_sent_after_the_lease_was_lost() -> None:
+    server = Handing()
+    async with served(server) as client, asyncio.timeout(10):
+        configuration = copy.copy(client.configuration)
+        configuration.connection_pool_maxsize = 1
+        crowded = clients.Client(configuration)
+        first = asyncio.create_task(crowded.send("PUT", "/first", body={}))
+        second = asyncio.create_task(crowded.send("PUT", "/second", body={}, allowed=server.holds_lease))
+        await server.asked.wait()
+        server.leads = False
+        server.answer.set()
+        await first
+        with pytest.raises(Unavailable, match="does not hold the Lease"):
+            await second
+        await crowded.close()
+    assert server.requests == ["PUT first"]
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+async def test_what_aiohttp_repeats_by_itself_is_not_sent_after_the_lease_was_lost(method: str) -> None:
+    server = Handing()
+    server.breaks = True
+    async with served(server) as client, asyncio.timeout(10):
+        with pytest.raises(Unavailable, match="does not hold the Lease"):
+            await client.send(method, "/x", body={}, allowed=server.holds_lease)
+    assert server.requests == [f"{method} x"]

@@ -19,6 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
+from aiohttp.abc import AbstractStreamWriter
 from kubernetes.aio import config
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
@@ -146,9 +147,9 @@ class Client:
         """Send one request and return the JSON answer.
 
         An overloaded server is asked again, `attempts` times in all, by its Retry-After where it gives one:
-        every request of ours may be repeated. allowed: the fence of a write, asked directly before each time
-        that it is sent; Unavailable once it says no. Raises LookupError for 404, else Conflict, Refused,
-        Expired, Unavailable.
+        every request of ours may be repeated. allowed: the fence of a write, which has a body, asked directly
+        before each time that it is sent; Unavailable once it says no. Raises LookupError for 404, else
+        Conflict, Refused, Expired, Unavailable.
         """
         attempt = 0
         while True:
@@ -173,15 +174,15 @@ class Client:
     ) -> tuple[int, Mapping[str, str], bytes]:
         seconds = READ_TIMEOUT_SECONDS if method == "GET" else WRITE_TIMEOUT_SECONDS
         try:
-            # First: a token may be fetched for them, and the fence must not be asked before a wait.
             asked = await self._headers(content_type)
-            if allowed is not None and not allowed():
-                raise Unavailable("this process does not hold the Lease: it writes nothing")
+            content = _content(body, allowed)
             response = await self._request(
-                method, self._url(path, query), asked, body, aiohttp.ClientTimeout(total=seconds)
+                method, self._url(path, query), asked, content, aiohttp.ClientTimeout(total=seconds)
             )
             text = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if isinstance(error.__cause__, Unavailable):
+                raise error.__cause__ from None
             self._count(method, "error")
             raise Unavailable(f"the API server did not answer {method} {path}: {_words(error)}") from error
         self._count(method, str(response.status))
@@ -207,7 +208,12 @@ class Client:
             raw.close()
 
     async def _request(
-        self, method: str, url: str, headers: Mapping[str, str], body: Any, limits: aiohttp.ClientTimeout
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: bytes | _Fenced | None,
+        limits: aiohttp.ClientTimeout,
     ) -> aiohttp.ClientResponse:
         """Send a request over the library's connections, but without its own JSON, the half of a request's cost."""
         if self._session is None:
@@ -216,7 +222,7 @@ class Client:
             method,
             url,
             headers=headers,
-            data=None if body is None else orjson.dumps(body),
+            data=content,
             timeout=limits,
             proxy=self._library.proxy,
             proxy_headers=self._library.proxy_headers,
@@ -232,6 +238,36 @@ class Client:
         if token:
             headers["Authorization"] = token
         return headers
+
+
+class _Fenced(aiohttp.BytesPayload):
+    """The body of a write, with its fence.
+
+    aiohttp may wait for a free connection, open one, and send a request again whose connection broke. The body is
+    what it asks for last, with nothing to wait for between here and the socket; the head goes out with it.
+    """
+
+    def __init__(self, content: bytes, allowed: Callable[[], bool]) -> None:
+        super().__init__(content)
+        self._allowed = allowed
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Write it where that is allowed. Raises Unavailable, which aiohttp makes the cause of its own error."""
+        _check(self._allowed)
+        await super().write_with_length(writer, content_length)
+
+
+def _content(body: Any, allowed: Callable[[], bool] | None) -> bytes | _Fenced | None:
+    """Return JSON to send. Raises Unavailable where its fence is closed already."""
+    if body is None or allowed is None:
+        return None if body is None else orjson.dumps(body)
+    _check(allowed)
+    return _Fenced(orjson.dumps(body), allowed)
+
+
+def _check(allowed: Callable[[], bool]) -> None:
+    if not allowed():
+        raise Unavailable("this process does not hold the Lease: it writes nothing")
 
 
 async def _lines(raw: aiohttp.ClientResponse, path: str) -> AsyncIterator[dict[str, Any]]:
