@@ -55,16 +55,6 @@ def pod_security_kept(seen: Observed | None) -> str:
     return str(PodSecurity.BASELINE if present == PodSecurity.BASELINE else PodSecurity.RESTRICTED)
 
 
-def bare(desired: Manifest) -> Manifest:
-    """Return the namespace with our marks alone, to be created before the rest is applied.
-
-    What a create sets, a later apply does not take off again: the rest may change, the marks do not.
-    """
-    metadata = desired["metadata"]
-    marks = {key: metadata["labels"][key] for key in (names.MANAGED_BY, names.TENANT)}
-    return {**desired, "metadata": {**metadata, "labels": marks}}
-
-
 def of_uid(desired: Manifest, uid: str) -> Manifest:
     """Return the manifest for the very namespace that was seen; another by that name is a conflict."""
     return {**desired, "metadata": {**desired["metadata"], "uid": uid}}
@@ -124,6 +114,18 @@ def surplus(desired: Manifest, detail: NamespaceDetail) -> dict[str, Any]:
     if detail.has_owner_references:
         # A reference to an owner that does not exist makes garbage collection delete the namespace.
         patch["ownerReferences"] = None
+    return patch
+
+
+def left_over(desired: Manifest, detail: NamespaceDetail) -> dict[str, Any]:
+    """Return the metadata, as a merge patch, that an apply of what is desired leaves there and that must go.
+
+    That is what is surplus, and what we wanted once: an apply does not take off what a create has set.
+    """
+    wanted, patch = desired["metadata"], surplus(desired, detail)
+    for section, owned in (("labels", detail.owned_labels), ("annotations", detail.owned_annotations)):
+        if unwanted := owned - wanted[section].keys():
+            patch[section] = {**patch.get(section, {}), **dict.fromkeys(sorted(unwanted))}
     return patch
 
 

@@ -95,12 +95,14 @@ def _namespace(manifest: Mapping[str, Any]) -> NamespaceDetail:
 
 
 def _owned(metadata: Mapping[str, Any], section: str) -> frozenset[str]:
-    """Return the keys of a map that our field manager applied."""
+    """Return the keys of a map that our field manager set, by the create or by an apply."""
+    keys: set[str] = set()
     for entry in metadata.get("managedFields", []):
-        if entry.get("manager") == names.MANAGER and entry.get("operation") == "Apply":
+        if entry.get("manager") == names.MANAGER and entry.get("subresource") is None:
             fields = entry.get("fieldsV1", {}).get("f:metadata", {}).get(section, {})
-            return frozenset(intern(key[2:]) for key in fields if key.startswith("f:"))
-    return frozenset()
+            keys.update(intern(key[2:]) for key in fields if key.startswith("f:"))
+    # The API server gives it to whoever creates a namespace.
+    return frozenset(keys - {NAMESPACE_NAME})
 
 
 def _made_by_us(metadata: Mapping[str, Any]) -> bool:

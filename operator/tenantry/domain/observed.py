@@ -22,7 +22,7 @@ class ChildKey(NamedTuple):
 class NamespaceDetail:
     """What deciding about a namespace needs to know beyond its identity.
 
-    `owned_labels` and `owned_annotations` are the keys that our field manager applied, by managedFields.
+    `owned_labels` and `owned_annotations` are the keys that our field manager set, by managedFields.
     `holding` says in the API server's words what keeps a terminating namespace from going. `made_by_us`: the
     managedFields show that it was this operator that created it; whoever adopts never gets there.
     """

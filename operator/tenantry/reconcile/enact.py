@@ -54,21 +54,20 @@ async def apply_namespace(
     """Bring the namespace to its desired labels and annotations; return it as it is then."""
     if seen is not None and namespaces.matches(desired, seen):
         return seen
-    # Written last by us, it is our own work half done: the process died between creating it and the rest.
+    # Written last by us, it is our own work half done, or we have changed our mind.
     if seen is not None and seen.writer not in names.MANAGERS and namespaces.tampered(desired, seen):
         repairs.append(Repair(key(desired), f"changed by {seen.writer}", seen.resource_version))
     with translated():
         if seen is None:
             # An apply would take over a namespace that somebody else creates at this moment; a create does not.
-            await cx.objects.create(namespaces.bare(desired))
+            stored = await cx.objects.create(desired)
         else:
-            desired = namespaces.of_uid(desired, seen.uid)
-        stored = await cx.objects.apply(desired)
+            stored = await cx.objects.apply(namespaces.of_uid(desired, seen.uid))
         now = observe(stored)
         detail = now.detail
-        surplus = namespaces.surplus(desired, detail) if isinstance(detail, NamespaceDetail) else {}
-        if surplus:
-            stored = await cx.objects.patch(stored, surplus) or stored
+        left_over = namespaces.left_over(desired, detail) if isinstance(detail, NamespaceDetail) else {}
+        if left_over:
+            stored = await cx.objects.patch(stored, left_over) or stored
             now = observe(stored)
     if not namespaces.matches(desired, now):
         raise _differs(key(desired))

@@ -61,16 +61,35 @@ async def test_who_pins_a_revision_is_its_actor_also_when_the_first_try_fails() 
     assert row(world, "ConfigRolledBack").actor == "oncall"
 
 
-async def test_a_namespace_that_was_half_made_is_no_repair() -> None:
+async def test_a_namespace_that_an_older_version_left_half_made_is_no_repair() -> None:
+    world = await ready()
+    whole = world.found("Namespace", "tenant-acme")["metadata"]
     world = await plans_alone()
-    world.process.fault = DiesAt("apply", "Namespace")
     world.tenant(**SPEC)
-    with pytest.raises(Crash):
-        await world.settle()
-    assert world.api.get("Namespace", "tenant-acme") is not None
-    world.restart()
+    marks = {key: value for key, value in whole["labels"].items() if "tenantry" in f"{key}{value}"}
+    annotations = {
+        **whole["annotations"],
+        "tenantry.dev/tenant-uid": world.found("Tenant", "acme")["metadata"]["uid"],
+    }
+    metadata = {"name": "tenant-acme", "labels": marks, "annotations": annotations}
+    world.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}, "tenantry")
     await world.settle()
+    assert world.found("Namespace", "tenant-acme")["metadata"]["labels"] == whole["labels"]
     assert world.audit.actions() == ["Created", "ConfigChanged"]
+
+
+async def test_a_label_that_is_wanted_no_more_goes_and_is_no_repair() -> None:
+    world = await plans_alone()
+    world.tenant(**SPEC, namespace={"labels": {"team": "red", "tier": "one"}})
+    await world.settle()
+    world.edit("Namespace", "tenant-acme", manager="mesh", metadata={"labels": {"mesh": "on"}})
+    world.clock.turn(minutes=1)
+    world.tenant(**SPEC, namespace={"labels": {"tier": "two"}})
+    await world.settle()
+    labels = world.found("Namespace", "tenant-acme")["metadata"]["labels"]
+    assert "team" not in labels
+    assert (labels["tier"], labels["mesh"]) == ("two", "on")
+    assert "Repaired" not in world.audit.actions()
 
 
 async def test_a_namespace_that_somebody_changes_is_one() -> None:
