@@ -71,13 +71,15 @@ def run(
     context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
 ) -> None:
     """Run the operator against a cluster until it is stopped."""
+    import uvloop
+
     from tenantry.adapters.kubernetes.client import ConnectionFailed
     from tenantry.adapters.ledger import LedgerError
 
     settings = load_settings()
     _log(settings.log_level)
     try:
-        asyncio.run(_run(settings, kubeconfig, context))
+        uvloop.run(_run(settings, kubeconfig, context))
     except (ConnectionFailed, LedgerError, OSError) as error:
         raise fail(str(error)) from None
     except KeyboardInterrupt:

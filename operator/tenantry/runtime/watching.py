@@ -21,6 +21,7 @@ from typing import Any, cast
 
 import aiohttp
 import kopf
+import uvloop
 from kubernetes.aio.client.configuration import Configuration
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ async def watch_kinds(
     `configuration` is asked for its token anew whenever the API server refuses the old one. An exception of
     `seen` is logged and the event dropped. Raises WatchStopped when Kopf ends by itself.
     """
-    loop, kopf_loop = asyncio.get_running_loop(), asyncio.new_event_loop()
+    loop, kopf_loop = asyncio.get_running_loop(), uvloop.new_event_loop()
     halt = asyncio.Event()  # belongs to Kopf's loop
     ended: asyncio.Future[Any] = loop.create_future()
     handover = _Handover(loop, seen)
