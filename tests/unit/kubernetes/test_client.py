@@ -1,9 +1,10 @@
-"""Writes: their fence and their limits of time."""
+"""Requests: the fence of writes, limits of time, and answers that are not what an API server says."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import time
 
 import pytest
 from aiohttp import web
@@ -125,3 +126,62 @@ async def test_what_aiohttp_repeats_by_itself_is_not_sent_after_the_lease_was_lo
         with pytest.raises(Unavailable, match="does not hold the Lease"):
             await client.send(method, "/x", body={}, allowed=server.holds_lease)
     assert server.requests == [f"{method} x"]
+
+
+async def test_a_short_retry_after_is_waited_for_and_a_long_one_is_left_to_the_queue() -> None:
+    times: list[float] = []
+
+    async def busy(request: web.Request) -> web.StreamResponse:
+        times.append(time.monotonic())
+        if len(times) == 2:
+            return web.json_response({})
+        return web.json_response({"message": "later"}, status=429, headers={"Retry-After": request.path[1:]})
+
+    async with served(busy) as client:
+        assert await client.send("GET", "/1") == {}
+        assert 1 <= times[1] - times[0] < 3
+        with pytest.raises(Unavailable, match="answers GET /7 with 429: later") as refused:
+            await client.send("GET", "/7")
+        assert refused.value.retry_after == 7
+        with pytest.raises(Unavailable) as refused:
+            await client.send("GET", "/86400")
+        assert refused.value.retry_after == clients.LONGEST_RETRY_AFTER_SECONDS
+    assert len(times) == 4
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (200, "<html>log in</html>", "the answer to PUT /x is no JSON object"),
+        (200, '{"kind": "Tena', "the answer to PUT /x is no JSON object"),
+        (200, "[1]", "the answer to PUT /x is no JSON object"),
+        (302, "", "the API server answers PUT /x with 302: no words"),
+        (307, "", "the API server answers PUT /x with 307: no words"),
+        (401, '{"message": "Unauthorized"}', "the API server answers PUT /x with 401: Unauthorized"),
+        (502, "<h1>Bad Gateway</h1>", "the API server answers PUT /x with 502: <h1>Bad Gateway</h1>"),
+    ],
+)
+async def test_what_is_no_answer_of_an_api_server_is_an_outage(status: int, body: str, words: str) -> None:
+    asked: list[tuple[str, str]] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.append((request.method, request.path))
+        return web.Response(status=status, text=body, headers={"Location": "/elsewhere"})
+
+    async with served(answer) as client:
+        with pytest.raises(Unavailable) as failed:
+            await client.send("PUT", "/x", body={}, attempts=1)
+    assert str(failed.value).startswith(words)
+    assert asked == [("PUT", "/x")]
+
+
+async def test_a_request_that_takes_too_long_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang(_request: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(clients, "WRITE_TIMEOUT_SECONDS", 0.05)
+    async with served(hang) as client:
+        with pytest.raises(Unavailable) as failed:
+            await client.send("PUT", "/x", body={})
+    assert str(failed.value) == "the API server did not answer PUT /x: it took too long"

@@ -42,7 +42,10 @@ UNMANAGEABLE = (b"failed to create manager for existing fields", b"failed to cre
 ATTEMPTS = 4
 """How often one request is sent while the API server says that it is overloaded, before the queue backs off."""
 FIRST_PAUSE_SECONDS = 0.25
-LONGEST_PAUSE_SECONDS = 8.0
+LONGEST_PAUSE_SECONDS = 2.0
+"""What a server asks for by Retry-After beyond that is left to the queue, which holds no worker meanwhile."""
+LONGEST_RETRY_AFTER_SECONDS = 60.0
+"""Nobody, least of all a proxy, makes the operator wait for longer than its own back-off does."""
 READ_TIMEOUT_SECONDS = 30.0
 WRITE_TIMEOUT_SECONDS = 10.0
 """A write is small; one that hangs for longer would hold a worker, and be sent under a Lease that has run out."""
@@ -146,8 +149,8 @@ class Client:
     ) -> dict[str, Any]:
         """Send one request and return the JSON answer.
 
-        An overloaded server is asked again, `attempts` times in all, by its Retry-After where it gives one:
-        every request of ours may be repeated. allowed: the fence of a write, which has a body, asked directly
+        An overloaded server is asked again, `attempts` times in all, by its Retry-After where it gives a short
+        one: every request of ours may be repeated. allowed: the fence of a write, which has a body, asked directly
         before each time that it is sent; Unavailable once it says no. Raises LookupError for 404, else
         Conflict, Refused, Expired, Unavailable.
         """
@@ -155,13 +158,14 @@ class Client:
         while True:
             attempt += 1
             status, headers, text = await self._once(method, path, query, body, content_type, allowed)
+            what = f"{method} {path}"
             if status < 300:
-                answer: dict[str, Any] = orjson.loads(text) if text else {}
-                return answer
-            if _is_overload(status, text) and attempt < attempts:
-                await asyncio.sleep(_pause(headers, attempt))
+                return _read(text, what)
+            pause = _pause(headers, attempt)
+            if _is_overload(status, text) and attempt < attempts and pause is not None:
+                await asyncio.sleep(pause)
                 continue
-            raise _error(status, headers, text)
+            raise _error(status, headers, text, what)
 
     async def _once(
         self,
@@ -202,7 +206,7 @@ class Client:
         self._count("WATCH", str(raw.status))
         try:
             if raw.status >= 300:
-                raise _error(raw.status, raw.headers, await raw.read())
+                raise _error(raw.status, raw.headers, await raw.read(), f"WATCH {path}")
             yield _lines(raw, path)
         finally:
             raw.close()
@@ -224,6 +228,8 @@ class Client:
             headers=headers,
             data=content,
             timeout=limits,
+            # The API server redirects nobody; a proxy that wants a log-in does, and a write that follows is a read.
+            allow_redirects=False,
             proxy=self._library.proxy,
             proxy_headers=self._library.proxy_headers,
             server_hostname=self.configuration.tls_server_name,
@@ -286,29 +292,50 @@ def _is_overload(status: int, text: bytes) -> bool:
     return status in OVERLOADED and not any(words in text for words in UNMANAGEABLE)
 
 
-def _pause(headers: Mapping[str, str], attempt: int) -> float:
+def _read(text: bytes, what: str) -> dict[str, Any]:
+    """Return an answer of the API server; Unavailable where something else has answered, or half of it is lost."""
+    try:
+        answer = orjson.loads(text) if text else {}
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise Unavailable(f"the answer to {what} is no JSON object: is a proxy before the API server?")
+    return answer
+
+
+def _pause(headers: Mapping[str, str], attempt: int) -> float | None:
+    """Return the seconds to wait before a request is sent again, None where that is too long to stand by."""
+    asked = _retry_after(headers)
+    if asked is None:
+        return FIRST_PAUSE_SECONDS * 2.0 ** (attempt - 1) * random.uniform(0.8, 1.2)
+    return asked * random.uniform(1.0, 1.2) if asked <= LONGEST_PAUSE_SECONDS else None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     asked = headers.get("Retry-After", "")
-    pause = float(asked) if asked.isdigit() else FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)
-    return min(pause, LONGEST_PAUSE_SECONDS) * random.uniform(0.8, 1.2)
+    return min(float(asked), LONGEST_RETRY_AFTER_SECONDS) if asked.isdigit() else None
 
 
-def _error(status: int, headers: Mapping[str, str], text: bytes) -> Exception:
+def _error(status: int, headers: Mapping[str, str], text: bytes, what: str) -> Exception:
     try:
         answer = orjson.loads(text)
         message = str(answer.get("message") or text.decode(errors="replace"))
     except (ValueError, AttributeError):
-        message = text.decode(errors="replace")[:300] or f"HTTP {status}"
+        message = text.decode(errors="replace")[:300] or "no words"
     if status == 404:
         return LookupError(message)
     if status == 409:
         return Conflict(message)
     if status == 410:
         return Expired(message)
-    if _is_overload(status, text) or status == 401:
-        asked = headers.get("Retry-After", "")
-        return Unavailable(message, float(asked) if asked.isdigit() else None)
+    if _is_overload(status, text) or status == 401 or status < 400:
+        # A refusal names its object; these speak of the server, or come from something before it.
+        words = f"the API server answers {what} with {status}: {message}"
+        return Unavailable(words, _retry_after(headers))
     return Refused(message)
 
 
 def _words(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "it took too long"
     return str(error) or type(error).__name__
