@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Insert, Row, func, select
+from sqlalchemy import Insert, Integer, Row, Text, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -34,6 +34,20 @@ from tenantry.reconcile.ports import Unavailable
 _DEADLINE_SECONDS: Final = 30.0
 # PostgreSQL indexes no value above 2,704 bytes; one that it refused would fail its whole group, every time.
 _IDENTITY_BYTES: Final = 1_024
+
+
+_LATEST = (
+    select(audit)
+    .where(audit.c.uid == bindparam("uid"))
+    # Not LIKE, which ignores case on SQLite.
+    .where(
+        func.substr(audit.c.identity, 1, bindparam("length", type_=Integer))
+        == bindparam("prefix", type_=Text)
+    )
+    .order_by(audit.c.id.desc())
+    .limit(1)
+)
+"""Built once: to build a query takes longer than to run it."""
 
 
 @dataclass(slots=True)
@@ -73,12 +87,10 @@ class SqlAuditLog:
 
     async def latest(self, uid: str, identity_prefix: str = "") -> AuditEntry | None:
         """Return the last recorded entry about an object, None where there is none. Raises Unavailable."""
-        query = select(audit).where(audit.c.uid == _text(uid)).order_by(audit.c.id.desc()).limit(1)
-        if identity_prefix:  # not LIKE, which ignores case on SQLite
-            prefix = _text(identity_prefix)
-            query = query.where(func.substr(audit.c.identity, 1, len(prefix)) == prefix)
+        prefix = _text(identity_prefix)
+        asked = {"uid": _text(uid), "prefix": prefix, "length": len(prefix)}
         async with self._available(), self._engine.connect() as connection:
-            row = (await connection.execute(query)).one_or_none()
+            row = (await connection.execute(_LATEST, asked)).one_or_none()
         return None if row is None else _entry(row)
 
     async def entries(
