@@ -27,12 +27,24 @@ async def reconcile(key: Key, cx: Context) -> Result:
     if raw is None:
         return Result.done()
     archive = TenantArchive.model_validate(raw)
-    if names.FINALIZER not in archive.metadata.finalizers:
+    try:
+        return await _advance(archive, raw, cx)
+    except PartError as error:
+        await _status(archive, raw, str(archive.status.phase or "Kept"), Outcome.failed(error), cx)
+        return report.result_of([error])
+
+
+async def _advance(archive: TenantArchive, raw: Manifest, cx: Context) -> Result:
+    """Put our finalizer on it, then take the step that is due."""
+    present = archive.metadata.finalizers
+    if names.FINALIZER not in present:
         if archive.deleting:
             return Result.done()
-        raw = await cx.objects.patch(raw, {"finalizers": [*archive.metadata.finalizers, names.FINALIZER]})
-        if raw is None:
+        with translated():
+            marked = await cx.objects.patch(raw, {"finalizers": [*present, names.FINALIZER]})
+        if marked is None:
             return Result.done()
+        raw = marked
     name = archive.namespace_name
     namespace = cx.seen.namespace(name)
     owner = owner_of(namespace, tenant_uids(cx.seen.children(name))) if namespace else None
@@ -40,11 +52,7 @@ async def reconcile(key: Key, cx: Context) -> Result:
     step = archive_step(archive, namespace, owner, tenant, cx.clock.now())
     if archive.status.phase in ("Restored", "Purged") and step in (ArchiveStep.RESTORED, ArchiveStep.PURGED):
         return await _past(archive, raw, cx)
-    try:
-        return await _take(step, archive, raw, namespace, cx)
-    except PartError as error:
-        await _status(archive, raw, str(archive.status.phase or "Kept"), Outcome.failed(error), cx)
-        return report.result_of([error])
+    return await _take(step, archive, raw, namespace, cx)
 
 
 async def _take(

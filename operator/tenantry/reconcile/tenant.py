@@ -63,11 +63,6 @@ async def reconcile(key: Key, cx: Context) -> Result:
         return await report.unreadable(raw, error, cx)
     if tenant.deleting:
         return await farewell.finalize(tenant, raw, cx)
-    if names.FINALIZER not in tenant.metadata.finalizers:
-        marked = await cx.objects.patch(raw, {"finalizers": [*tenant.metadata.finalizers, names.FINALIZER]})
-        if marked is None:
-            return Result.done()
-        raw = marked
     try:
         return await _provision(tenant, raw, cx)
     except (Conflict, Refused, Unavailable):
@@ -81,6 +76,10 @@ async def _provision(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
     facts = observe(tenant, cx)
     progress = report.Progress(tenant, raw, plan=facts.plan_name)
     try:
+        marked = await _marked(tenant, raw, cx)
+        if marked is None:
+            return Result.done()
+        progress.raw = marked
         ownership = claim(
             tenant,
             facts.namespace,
@@ -107,6 +106,15 @@ async def _provision(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
         # How others have left what is taken over (a former tenant, a backup) is no drift.
         progress.repairs.clear()
     return await report.tenant(progress, cx)
+
+
+async def _marked(tenant: Tenant, raw: Manifest, cx: Context) -> Manifest | None:
+    """Return the Tenant with our finalizer on it, None where it went away meanwhile."""
+    present = tenant.metadata.finalizers
+    if names.FINALIZER in present:
+        return raw
+    with translated():
+        return await cx.objects.patch(raw, {"finalizers": [*present, names.FINALIZER]})
 
 
 def observe(tenant: Tenant, cx: Context) -> Facts:

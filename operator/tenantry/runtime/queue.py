@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from tenantry.reconcile.ports import Unavailable
 from tenantry.reconcile.result import Key, Result
 
 logger = logging.getLogger(__name__)
@@ -220,7 +221,8 @@ class WorkQueue:
             "%s: %s%s (try %d)", key, type(error).__name__, f": {text}" if text else "", entry.failures + 1
         )
         logger.debug("%s: traceback", key, exc_info=error)
-        return Result(failed=True, outcome=outcome), outcome
+        asked = error.retry_after if isinstance(error, Unavailable) else None
+        return Result(after=asked, failed=True, outcome=outcome), outcome
 
     def _finish(self, key: Key, entry: _Entry, result: Result, outcome: str) -> None:
         now = self._clock()

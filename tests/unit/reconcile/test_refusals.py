@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -10,8 +11,8 @@ from tenantry.domain.errors import PartError, Retry, Stalled
 from tenantry.reconcile.ports import Conflict, Refused, Unavailable
 from tenantry.reconcile.report import result_of
 from tenantry.reconcile.result import Key, Result
-from tests.faults.simulated.faults import Refusing, applied
-from tests.faults.simulated.flows import OWNER, SPEC, plans_alone, ready
+from tests.faults.simulated.faults import Refusing, Write, applied
+from tests.faults.simulated.flows import OWNER, SPEC, archive_name, archived, plans_alone, ready
 
 ACME = Key("Tenant", "acme")
 
@@ -178,3 +179,40 @@ async def test_a_namespace_that_is_somebody_elses_now_is_not_named_in_the_status
     assert "namespace" not in world.status()
     assert world.status()["configRevision"] == 1
     assert world.children() == set()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(Refused("you may not"), "Refused"), (Unavailable("connection refused"), "ApiUnavailable")],
+)
+async def test_a_finalizer_that_cannot_be_set_is_told(error: Exception, reason: str) -> None:
+    world = await plans_alone()
+    world.process.fault = refusing = Refusing(patched("Tenant"), error)
+    world.tenant(**SPEC)
+    await world.settle(timedelta(seconds=30))
+    assert world.condition("Ready") == ("False", reason)
+    assert world.condition("Reconciling") == ("True", reason)
+    assert world.api.get("Namespace", "tenant-acme") is None
+    refusing.times = 0
+    await world.settle()
+    assert world.condition("Ready") == ("True", "Ready")
+    assert world.audit.actions() == ["Created", "ConfigChanged"]
+
+
+async def test_an_archive_that_cannot_be_let_go_says_so() -> None:
+    world = await archived()
+    world.process.fault = refusing = Refusing(patched("TenantArchive"), Refused("you may not"))
+    name = archive_name(world)
+    world.api.delete("TenantArchive", name)
+    await world.settle(timedelta(minutes=1))
+    assert world.api.get("Namespace", "tenant-acme") is None
+    assert world.condition("Ready", name, "TenantArchive") == ("False", "Refused")
+    refusing.times = 0
+    world.relist()
+    await world.settle()
+    assert world.api.list("TenantArchive") == []
+
+
+def patched(kind: str) -> Callable[[Write], bool]:
+    """Pick the writes of the finalizers of one kind."""
+    return lambda write: (write.verb, write.kind) == ("patch", kind)

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tenantry.reconcile.ports import Unavailable
 from tenantry.reconcile.result import Key, Result
 from tenantry.runtime.queue import LOW_SHARE, Backoff, WorkQueue
 
@@ -238,6 +239,20 @@ async def test_an_exception_is_one_clean_line_and_a_retry(caplog: pytest.LogCapt
         await settle()
         assert bench.starts == [A, A]
     assert bench.observed == [(A, "error")]
+
+
+async def test_a_server_that_says_when_to_come_back_is_not_asked_before() -> None:
+    bench = Bench()
+    bench.queue.add(A)
+    async with working(bench.queue, bench.reconcile):
+        bench.open[A].set_exception(Unavailable("busy", retry_after=9.0))
+        await settle()
+        bench.advance(8.9)
+        await settle()
+        assert bench.starts == [A]
+        bench.advance(0.2)
+        await settle()
+        assert bench.starts == [A, A]
 
 
 async def test_a_cancellation_inside_a_reconcile_does_not_end_the_worker() -> None:
