@@ -527,3 +527,25 @@ def test_deleted_plans_that_nobody_asks_for_do_not_pile_up() -> None:
         seen.gone("Plan", "", f"p{number}", f"u{number}")
     kept = [number for number in range(300) if seen.deleted_plan(f"p{number}") is not None]
     assert kept == list(range(44, 300))
+
+
+@pytest.mark.parametrize("told", ["its end", "the new one"])
+def test_nothing_outlives_its_namespace_however_late_that_is_told(told: str) -> None:
+    seen, _ = new_seen()
+    seen.saw(manifest("Namespace", NAMESPACE, "old", 1))
+    seen.saw(manifest("ConfigMap", "tenant-config", "a", 2))
+    if told == "its end":
+        seen.gone("Namespace", "", NAMESPACE, "old", 5)
+    else:
+        seen.saw(manifest("ConfigMap", "made-in-the-new-one", "c", 7))
+        seen.saw(manifest("Namespace", NAMESPACE, "new", 6))
+    assert ChildKey("ConfigMap", "tenant-config") not in seen.children(NAMESPACE)
+    seen.saw(manifest("ConfigMap", "tenant-config", "a", 3, "late"))
+    assert ChildKey("ConfigMap", "tenant-config") not in seen.children(NAMESPACE)
+    seen.saw(manifest("Namespace", NAMESPACE, "new", 6))
+    seen.saw(manifest("ConfigMap", "tenant-config", "b", 8))
+    seen.gone("ConfigMap", NAMESPACE, "tenant-config", "a", 4)
+    assert seen.children(NAMESPACE)[ChildKey("ConfigMap", "tenant-config")].uid == "b"
+    assert seen.deleted(NAMESPACE) == ()
+    if told == "the new one":
+        assert ChildKey("ConfigMap", "made-in-the-new-one") in seen.children(NAMESPACE)

@@ -179,6 +179,8 @@ class Seen:
             return
         new = observe(manifest)
         self._shelf_of(kind, new.namespace)[key] = new
+        if kind == "Namespace" and old is not None and old.uid != new.uid:
+            self._forget_inside(new.name, version)
         self._losses.came_back(new)
         if wake and (old is None or changes.differs(old, new)):
             self._in_flight.changed(subject, version, lambda: self._changed(*subject))
@@ -209,12 +211,26 @@ class Seen:
             return
         del shelf[key]
         if kind == "Namespace":
-            self._losses.forget(name)
+            self._forget_inside(name, version)
         if not shelf and namespace:
             self._children.pop(namespace, None)
         if namespace and not by_us and namespace in self._namespaces:
             self._losses.add(old)
         self._changed(kind, namespace, name)
+
+    def _forget_inside(self, namespace: str, version: int | None) -> None:
+        """Forget what was in a namespace that is gone: a watch of another kind may be slower to say so.
+
+        Believed still to stand in a new namespace of that name, its limits would not be written before people are
+        let in. version: of the namespace when it was gone, or of the new one; what is newer is inside that.
+        """
+        for key, child in list(self.children(namespace).items()):
+            if version is None or changes.version(child) < version:
+                del self._children[namespace][key]
+                self._bury(child.uid, version or changes.version(child))
+        if not self.children(namespace):
+            self._children.pop(namespace, None)
+        self._losses.forget(namespace)
 
     def present(self, kind: str) -> Iterable[Observed]:
         """Return every object of a kind of child, for a re-list to compare with."""
