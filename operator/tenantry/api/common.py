@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,7 +15,10 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
 )
 from pydantic.alias_generators import to_camel
 
@@ -28,12 +32,21 @@ CATEGORY = "tenantry"
 
 def rfc3339(moment: datetime) -> str:
     """`moment` (aware) as Kubernetes writes times: UTC, whole seconds, `Z`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Not strftime, which writes the year 1 as "1".
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """An API server takes times that are in UTC before the year 1 or after 9999."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be within the years 1 to 9999 in UTC") from None
 
 
 Timestamp = Annotated[
     AwareDatetime,
-    AfterValidator(lambda moment: moment.astimezone(UTC)),
+    AfterValidator(_in_utc),
     PlainSerializer(rfc3339, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
@@ -142,7 +155,19 @@ class Condition(ApiModel):
     """A sentence for people: what is the case, and the next step where one is needed."""
 
 
-Conditions = Annotated[list[Condition], list_map("type", max_items=32)]
+def _readable(value: object, read: ValidatorFunctionWrapHandler) -> list[Condition]:
+    """Leave out conditions that somebody else has garbled: what an operator says of an object it writes anew."""
+    try:
+        listed: list[Condition] = read(value)
+    except ValidationError:
+        listed = []
+        for item in value if isinstance(value, list) else []:
+            with suppress(ValidationError):
+                listed.extend(read([item]))
+    return listed
+
+
+Conditions = Annotated[list[Condition], WrapValidator(_readable), list_map("type", max_items=32)]
 
 
 class Status(ApiModel):

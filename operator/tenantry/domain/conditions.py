@@ -70,7 +70,8 @@ def plan_not_found(
         return Retry(Reason.PLAN_NOT_FOUND, message, grace.total_seconds())
     # A condition keeps its time when only its reason changes: the wait began with the last of these.
     began = [waiting.last_transition_time, edited, *_times(present, ConditionType.RECONCILING)]
-    since = max(moment for moment in began if moment is not None)
+    # Whoever writes a status or managedFields by hand may give a time that is yet to come: it counts for nothing.
+    since = max((moment for moment in began if moment is not None and moment <= now), default=now)
     left = (since + grace - now).total_seconds()
     if left <= 0:
         return Stalled(Reason.PLAN_NOT_FOUND, message)
@@ -84,8 +85,10 @@ def last_edit(managed_fields: Sequence[Mapping[str, Any]]) -> datetime | None:
         for entry in managed_fields
         if entry.get("subresource") != "status" and entry.get("manager") not in MANAGERS
     ]
-    newest = max(times, default="")
-    return datetime.fromisoformat(newest) if newest else None
+    try:
+        return datetime.fromisoformat(max(times, default=""))
+    except ValueError:  # nobody, or somebody who has put times of no calendar there
+        return None
 
 
 def _times(present: Sequence[Condition], kind: ConditionType) -> list[datetime]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from pydantic import ValidationError
+
 from tenantry.api.archive import TenantArchive
 from tenantry.api.common import rfc3339
 from tenantry.desired.owner import Manifest, Owner
@@ -26,7 +28,10 @@ async def reconcile(key: Key, cx: Context) -> Result:
     raw = await cx.objects.get("TenantArchive", key.name)
     if raw is None:
         return Result.done()
-    archive = TenantArchive.model_validate(raw)
+    try:
+        archive = TenantArchive.model_validate(raw)
+    except ValidationError as error:
+        return await report.unreadable(raw, error, cx)
     try:
         return await _advance(archive, raw, cx)
     except PartError as error:
@@ -124,7 +129,9 @@ async def _past(archive: TenantArchive, raw: Manifest, cx: Context) -> Result:
             await cx.objects.patch(raw, {"finalizers": kept})
             return Result.done()
         since = max(archive.spec.purge_after, archive.metadata.creation_timestamp)
-        left = since + cx.policy.archive_history - cx.clock.now()
+        left = (
+            since - cx.clock.now()
+        ) + cx.policy.archive_history  # in this order the year 9999 has a next month
         if left > timedelta(0):
             return Result(after=left.total_seconds())
         await cx.objects.delete("TenantArchive", archive.metadata.name, uid=archive.metadata.uid)
@@ -132,7 +139,8 @@ async def _past(archive: TenantArchive, raw: Manifest, cx: Context) -> Result:
 
 
 def _adoption(archive: TenantArchive) -> str:
-    return str(archive.spec.tenant_spec.get("namespace", {}).get("adoption", "Never"))
+    namespace = archive.spec.tenant_spec.get("namespace")  # of any schema, or of anybody who writes archives
+    return str(namespace.get("adoption", "Never")) if isinstance(namespace, dict) else "Never"
 
 
 def _seconds_until(archive: TenantArchive, cx: Context) -> float:

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from tenantry.api.common import API_VERSION, GROUP, rfc3339
 from tenantry.api.tenant import Tenant
 from tenantry.desired import children
@@ -38,6 +40,22 @@ from tenantry.reconcile.ports import Context
 from tenantry.reconcile.result import Result
 
 DEFINITION = "CustomResourceDefinition"
+
+DECISIVE = frozenset({"owner", "namespace", "deletionPolicy", "retentionDays"})
+"""Fields of a Tenant's spec that say what becomes of its namespace and its data."""
+
+
+def leaving(raw: Manifest, error: ValidationError) -> Tenant | None:
+    """Return a Tenant without those fields of its spec that cannot be read and do not matter any more.
+
+    None where it is not being deleted, or where what cannot be read decides what becomes of what it has.
+    """
+    places = [each["loc"] for each in error.errors()]
+    within_spec = all(len(place) > 1 and place[0] == "spec" for place in places)
+    unread = {str(place[1]) for place in places if len(place) > 1}
+    if "deletionTimestamp" not in raw["metadata"] or not within_spec or unread & DECISIVE:
+        return None
+    return Tenant.model_validate({**raw, "spec": {k: v for k, v in raw["spec"].items() if k not in unread}})
 
 
 async def finalize(tenant: Tenant, raw: Manifest, cx: Context) -> Result:

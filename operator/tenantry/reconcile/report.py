@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tenantry.api.common import Condition
+from tenantry.api.common import Condition, Status
 from tenantry.api.tenant import Tenant
 from tenantry.desired.owner import Manifest
 from tenantry.domain import conditions, names
@@ -164,10 +164,15 @@ async def unreadable(raw: Manifest, error: ValidationError, cx: Context) -> Resu
     """Report an object that passed another version's schema but makes no sense to this one."""
     first = error.errors()[0]
     field_name = ".".join(str(part) for part in first["loc"])
-    problem = Stalled(Reason.INVALID_SPEC, f"{field_name}: {first['msg']}: correct it and apply again")
-    present = [
-        Condition.model_validate(item) for item in (raw.get("status") or {}).get("conditions", []) if item
-    ]
+    found = f", not {first['input']!r}" if isinstance(first["input"], str | int | float) else ""
+    step = "correct it and apply again"
+    if "deletionTimestamp" in raw["metadata"]:
+        step = (
+            f"correct it, without it nobody knows what is to become of what this object keeps; or take its finalizer "
+            f"{names.FINALIZER} off, and all of that is left as it is"
+        )
+    problem = Stalled(Reason.INVALID_SPEC, f"{field_name}: {first['msg']}{found}: {step}")
+    present = Status.model_validate({"conditions": (raw.get("status") or {}).get("conditions")}).conditions
     generation = raw["metadata"].get("generation", 0)
     listed = conditions.summarise(
         {},

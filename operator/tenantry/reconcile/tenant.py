@@ -60,7 +60,10 @@ async def reconcile(key: Key, cx: Context) -> Result:
     try:
         tenant = Tenant.model_validate(raw)
     except ValidationError as error:
-        return await report.unreadable(raw, error, cx)
+        leaving = farewell.leaving(raw, error)
+        if leaving is None:
+            return await report.unreadable(raw, error, cx)
+        tenant = leaving
     if tenant.deleting:
         return await farewell.finalize(tenant, raw, cx)
     try:

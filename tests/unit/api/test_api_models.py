@@ -150,6 +150,17 @@ def test_a_time_without_a_zone_is_refused() -> None:
         ObjectMeta.model_validate({"name": "x", "creationTimestamp": "2026-01-02T03:04:05"})
 
 
+def test_times_of_years_that_utc_does_not_have_are_refused_and_all_others_are_written_with_four_digits() -> (
+    None
+):
+    first = {"name": "x", "creationTimestamp": "0001-01-01T00:00:00Z"}
+    written = ObjectMeta.model_validate(first).model_dump(by_alias=True, mode="json")
+    assert written["creationTimestamp"] == first["creationTimestamp"]
+    for moment in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
+        with pytest.raises(ValidationError, match="within the years 1 to 9999 in UTC"):
+            ObjectMeta.model_validate({"name": "x", "creationTimestamp": moment})
+
+
 def test_conditions_are_found_by_type() -> None:
     ready = {
         "type": "Ready",

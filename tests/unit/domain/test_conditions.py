@@ -208,3 +208,13 @@ def test_an_edit_is_a_write_of_somebody_else_to_more_than_the_status() -> None:
     ]
     assert last_edit(fields) == datetime.fromisoformat("2026-01-01T00:00:01+00:00")
     assert last_edit(fields[1:]) is None
+
+
+def test_times_that_nobody_can_have_written_are_no_edit() -> None:
+    """Whoever may edit an object may also write what its managedFields say."""
+    assert last_edit([{"manager": "hacker", "time": "0000-01-01T00:00:00Z"}]) is None
+    time = Timeline()
+    yet_to_come = 7000 * 365 * 86400
+    assert isinstance(time.look(0, edited=yet_to_come), Retry)
+    assert isinstance(time.look(119, edited=yet_to_come), Retry)
+    assert isinstance(time.look(121, edited=yet_to_come), Stalled)

@@ -45,6 +45,17 @@ def at(text: str) -> datetime:
             Unready(at(LATER), "PlanNotFound", stalled=True),
         ),
         (tenant(condition("Ready", "True", "Suspended"), condition("Suspended", "True")), None),
+        *(
+            (
+                tenant(condition("Ready", "False", since=garbled)),
+                Unready(at(CREATED), "Refused", stalled=False),
+            )
+            for garbled in ("0000-01-01T00:00:00Z", "2026-01-01T00:00:00+99:99", "2026-01-01", "soon")
+        ),
+        *(
+            ({**tenant(), "status": garbled}, Unready(at(CREATED), "Pending", stalled=False))
+            for garbled in ("all well", {"conditions": {}}, {"conditions": ["Ready"]}, {"conditions": [{}]})
+        ),
     ],
 )
 def test_a_tenant_that_is_not_ready_says_since_when_and_why(

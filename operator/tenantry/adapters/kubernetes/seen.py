@@ -322,15 +322,15 @@ class Seen:
         return known is None or not changes.same(known, archive) or known.status != archive.status
 
     def _take_tenant(self, name: str, manifest: Mapping[str, Any]) -> bool:
-        metadata, spec = manifest["metadata"], manifest.get("spec") or {}
+        metadata = manifest["metadata"]
         before = self._tenants.get(name)
         new = TenantClaim(
             name=name,
             uid=metadata["uid"],
             created=_time(metadata["creationTimestamp"]),
-            namespace=(spec.get("namespace") or {}).get("name") or f"tenant-{name}",
-            plan=spec.get("plan") or self._default_plan,
-            phase=(manifest.get("status") or {}).get("phase") or "Pending",
+            namespace=_text(manifest, "spec", "namespace", "name") or f"tenant-{name}",
+            plan=_text(manifest, "spec", "plan") or self._default_plan,
+            phase=_text(manifest, "status", "phase") or "Pending",
             deleting="deletionTimestamp" in metadata,
             stamp=changes.stamp(manifest),
             finalizers=tuple(metadata.get("finalizers") or ()),
@@ -401,6 +401,14 @@ class Seen:
         for name, uid, last in known:
             if present.get(name) != uid and last <= version:
                 self._forget_own(kind, name, uid)
+
+
+def _text(manifest: Mapping[str, Any], *path: str) -> str:
+    """Return the text at a path, empty where there is none: an older schema may have let anything else in."""
+    found: Any = manifest
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found if isinstance(found, str) else ""
 
 
 def _time(text: str) -> datetime:

@@ -13,17 +13,33 @@ from tenantry.domain.reasons import Reason
 
 def unready(manifest: Mapping[str, Any]) -> Unready | None:
     """Return why and since when a Tenant is not Ready; None where it is."""
-    listed = {item["type"]: item for item in (manifest.get("status") or {}).get("conditions") or []}
+    status = manifest.get("status")
+    # Others may write a status too, and an older schema may have let anything in.
+    conditions = status.get("conditions") if isinstance(status, dict) else None
+    listed = {
+        item.get("type"): item
+        for item in (conditions if isinstance(conditions, list) else [])
+        if isinstance(item, dict)
+    }
     ready, stalled = listed.get("Ready", {}), listed.get("Stalled", {})
     if ready.get("status") == "True":
         return None
+    created = datetime.fromisoformat(manifest["metadata"]["creationTimestamp"])
     # The schema's own condition, before the operator has looked, is from 1970.
-    times = [manifest["metadata"]["creationTimestamp"], ready.get("lastTransitionTime")]
     return Unready(
-        since=max(datetime.fromisoformat(time) for time in times if time),
+        since=max(created, _moment(ready.get("lastTransitionTime")) or created),
         reason=ready.get("reason") or Reason.PENDING,
         stalled=stalled.get("status") == "True",
     )
+
+
+def _moment(text: object) -> datetime | None:
+    """Return an aware time, None for anything else."""
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None
 
 
 def purge_due(archive: TenantArchive) -> datetime | None:
