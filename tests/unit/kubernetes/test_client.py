@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import time
+from contextlib import nullcontext
 
 import pytest
+import yaml
 from aiohttp import web
 
 from tenantry.adapters.kubernetes import client as clients
 from tenantry.adapters.kubernetes.objects import ApiObjects
-from tenantry.reconcile.ports import Unavailable
+from tenantry.reconcile.ports import Conflict, Refused, Unavailable
 from tests.unit.kubernetes.fake_api import failure, served
 
 MANIFEST = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "namespace": "n"}}
@@ -175,6 +178,22 @@ async def test_what_is_no_answer_of_an_api_server_is_an_outage(status: int, body
     assert asked == [("PUT", "/x")]
 
 
+async def test_an_apply_is_the_same_in_json_and_in_yaml() -> None:
+    """A system prompt may hold any character at all."""
+    anything = "".join(map(chr, (*range(0xD800), *range(0xE000, 0x11000), 0x1F600, 0x10FFFF)))
+    body = {"data": {"prompt": anything, "tricks": '\\u007f "\x7f" \\\x85'}}
+    sent: list[bytes] = []
+
+    async def keep(request: web.Request) -> web.StreamResponse:
+        sent.append(await request.read())
+        return web.json_response({})
+
+    async with served(keep) as client:
+        await client.send("PATCH", "/x", body=body, content_type=clients.APPLY)
+    assert json.loads(sent[0]) == body
+    assert yaml.safe_load(sent[0]) == body
+
+
 async def test_a_request_that_takes_too_long_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     async def hang(_request: web.Request) -> web.StreamResponse:
         await asyncio.Event().wait()
@@ -185,3 +204,35 @@ async def test_a_request_that_takes_too_long_is_told_in_words(monkeypatch: pytes
         with pytest.raises(Unavailable) as failed:
             await client.send("PUT", "/x", body={})
     assert str(failed.value) == "the API server did not answer PUT /x: it took too long"
+
+
+@pytest.mark.parametrize(("found", "again"), [("u", True), ("another", False), (None, False)])
+async def test_a_conflict_of_a_deletion_is_none_only_where_the_object_is_gone(
+    found: str | None, again: bool
+) -> None:
+    async def conflict(request: web.Request) -> web.StreamResponse:
+        if request.method == "DELETE":
+            return failure(409, "the object changed")
+        if found is None:
+            return failure(404, "not found")
+        return web.json_response({"metadata": {"name": "x", "namespace": "n", "uid": found}})
+
+    async with served(conflict) as client:
+        objects = ApiObjects(client, lambda: True, lambda _: None, lambda *_: None)
+        with pytest.raises(Conflict) if again else nullcontext():
+            await objects.delete("ConfigMap", "x", "n", uid="u")
+
+
+@pytest.mark.parametrize(("status", "refused"), [(201, False), (409, False), (403, True), (422, True)])
+async def test_who_would_be_let_in_is_asked_without_doing_it(status: int, refused: bool) -> None:
+    asked: list[str] = []
+
+    async def judge(request: web.Request) -> web.StreamResponse:
+        asked.append(f"{request.method} {request.path} {request.query['dryRun']}")
+        return web.json_response({}) if status == 201 else failure(status, "no")
+
+    async with served(judge) as client:
+        objects = ApiObjects(client, lambda: True, lambda _: None, lambda *_: None)
+        with pytest.raises(Refused) if refused else nullcontext():
+            await objects.try_create(MANIFEST)
+    assert asked == ["POST /api/v1/namespaces/n/configmaps All"]

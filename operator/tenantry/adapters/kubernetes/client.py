@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ OVERLOADED = frozenset({429, 500, 502, 503, 504})
 CONNECTIONS = 64
 UNMANAGEABLE = (b"failed to create manager for existing fields", b"failed to create typed live object")
 """The API server's 500 about an object that no apply can be laid over: it says so until the object is replaced."""
+NOT_IN_YAML = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]|\xef\xbb\xbf|\xef\xbf[\xbe\xbf]")
+"""Characters, in UTF-8, that YAML (as which an apply is read) refuses or takes for blanks; JSON holds any."""
 ATTEMPTS = 4
 """How often one request is sent while the API server says that it is overloaded, before the queue backs off."""
 FIRST_PAUSE_SECONDS = 0.25
@@ -179,7 +182,7 @@ class Client:
         seconds = READ_TIMEOUT_SECONDS if method == "GET" else WRITE_TIMEOUT_SECONDS
         try:
             asked = await self._headers(content_type)
-            content = _content(body, allowed)
+            content = _content(body, allowed, content_type)
             response = await self._request(
                 method, self._url(path, query), asked, content, aiohttp.ClientTimeout(total=seconds)
             )
@@ -263,12 +266,17 @@ class _Fenced(aiohttp.BytesPayload):
         await super().write_with_length(writer, content_length)
 
 
-def _content(body: Any, allowed: Callable[[], bool] | None) -> bytes | _Fenced | None:
+def _content(body: Any, allowed: Callable[[], bool] | None, content_type: str) -> bytes | _Fenced | None:
     """Return JSON to send. Raises Unavailable where its fence is closed already."""
-    if body is None or allowed is None:
-        return None if body is None else orjson.dumps(body)
+    if body is None:
+        return None
+    text = orjson.dumps(body)
+    if content_type == APPLY and not (text.isascii() and b"\x7f" not in text):
+        text = NOT_IN_YAML.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), text)
+    if allowed is None:
+        return text
     _check(allowed)
-    return _Fenced(orjson.dumps(body), allowed)
+    return _Fenced(text, allowed)
 
 
 def _check(allowed: Callable[[], bool]) -> None:
