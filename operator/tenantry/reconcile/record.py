@@ -174,12 +174,16 @@ async def intent(
 ) -> Row:
     """Record what is about to be done and cannot be undone; return what is on record, for an Event.
 
-    That is the row of the first try: a later one may find it half done. Raises Retry without the ledger.
+    That is the row of the first try: a later one may find it half done, and who waits for a namespace to go tries
+    every few seconds, so it is looked for before it is written. Raises Retry without the ledger.
     """
     row = entry(subject, cx, identity, action, message, **more)
     try:
-        await cx.audit.record([row])
-        return told(await cx.audit.latest(row.uid, identity) or row)
+        known = await cx.audit.latest(row.uid, identity)
+        if known is None:
+            await cx.audit.record([row])
+            known = await cx.audit.latest(row.uid, identity)
+        return told(known or row)
     except Unavailable as error:
         raise Retry(Reason.LEDGER_UNAVAILABLE, f"waits for the audit log: {error}") from error
 
