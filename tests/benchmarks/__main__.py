@@ -1,8 +1,8 @@
 """`make bench`: what a watching client measures, on a fresh control plane with nothing else on it.
 
 Times run from the moment in which the API server has answered a user's write to the moment in which a watch
-brings the effect. Machines differ and are busy: the ratio to a bare client, taken in the same run, says more
-than any time.
+brings the effect. Machines differ and are busy: the ratio to a bare client, taken in turn with it in the same run,
+says more than any time.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
 import psutil
 from rich.console import Console
 from rich.table import Table
 
-from tenantry.adapters.kubernetes.client import Client, configure
 from tenantry.local.binaries import find_binaries
 from tenantry.local.control_plane import ControlPlane
-from tests.benchmarks.scenarios import (
-    bare_client_burst,
-    burst,
-    creation_at_a_steady_rate,
-    drift_repair,
-    plan_edits,
-    tenant_edits,
-)
+from tests.benchmarks import rates
+from tests.benchmarks.rates import Rates
+from tests.benchmarks.restart import Restart, fill, restart
+from tests.benchmarks.scenarios import creation_at_a_steady_rate, drift_repair, plan_edits, tenant_edits
 from tests.benchmarks.watcher import Bench
-from tests.conftest import Cluster, installed
-from tests.integration.conftest import REPOSITORY, Api, OperatorProcess, running
+from tests.conftest import PLANS, Cluster, installed
+from tests.integration.conftest import OperatorProcess, administrator, running
 
 Seconds = list[float]
+
+FULL_LIST_SECONDS = "180"
+"""Between two full lists while restarts are measured: one of them shall be seen."""
+
+console = Console(width=120, highlight=False)
 
 
 def percentile(values: Seconds, share: float) -> float:
@@ -45,69 +45,145 @@ def percentile(values: Seconds, share: float) -> float:
     return ordered[math.ceil(share * len(ordered)) - 1]
 
 
-async def measure(cluster: Cluster, operator: OperatorProcess, scale: float) -> None:
-    """Run all scenarios and print what they took."""
-    client = Client(await configure(cluster.kubeconfig, None))
-    bench = Bench(Api(client), client)
-    await bench.start()
-    table = Table(box=None)
-    for column in ("What", "N", "p50", "p99", "max", "asked"):
-        table.add_column(column, justify="left" if column == "What" else "right", no_wrap=True)
+async def waits(bench: Bench, scale: float) -> None:
+    """Print how long users wait."""
     scenarios: list[tuple[str, Callable[[Bench, int], Awaitable[Seconds]], int, str]] = [
-        ("Tenant created -> Ready, 5 a second", creation_at_a_steady_rate, 100, "1 s"),
+        ("Tenant created -> Ready, 5 a second", creation_at_a_steady_rate, 200, "p99 1 s"),
         ("Tenant edited -> tenant-config", tenant_edits, 100, "1 s"),
-        ("Plan edited -> tenant-config of each of its tenants", plan_edits, 5, "1 s"),
+        ("Plan edited -> tenant-config of each of its 20 tenants", plan_edits, 5, "1 s"),
         ("child deleted or changed -> put back", drift_repair, 100, "2 s"),
     ]
+    rows = []
     for what, scenario, count, asked in scenarios:
         values = await scenario(bench, max(2, round(count * scale)))
-        cells = [f"{value * 1000:.0f} ms" for value in _figures(values)]
-        table.add_row(what, str(len(values)), *cells, asked)
-    count = max(10, round(100 * scale))
-    ratio = await burst(bench, count) / await bare_client_burst(bench, count)
-    console = Console(width=110, highlight=False)
+        figures = (statistics.median(values), percentile(values, 0.99), max(values))
+        rows.append((what, str(len(values)), *(f"{value * 1000:.0f} ms" for value in figures), asked))
+    _print(("What", "N", "p50", "p99", "max", "asked"), rows)
+
+
+def print_rates(measured: Iterable[Rates]) -> None:
+    """Print rates as shares of the bare client's."""
+    rows = []
+    for each in measured:
+        rounds = ", ".join(
+            f"{mine:.0f}/{theirs:.0f}" for mine, theirs in zip(each.operator, each.bare, strict=True)
+        )
+        rows.append((each.what, rounds, f"{each.ratio:.2f}", f"{each.asked:g}"))
+    _print(("What", "operator/bare client, tenants a second", "ratio", "asked"), rows)
+
+
+def print_restarts(measured: Sequence[Restart]) -> None:
+    """Print what restarts took."""
+    rows = [
+        (
+            str(each.tenants),
+            f"{each.ready_after:.1f} s",
+            f"{each.known_after:.1f} s",
+            f"{each.cpu:.1f} s",
+            str(each.writes),
+            f"{each.resident:.0f} MiB",
+            f"{each.peak:.0f} MiB",
+            f"{each.rest:.2%}",
+            f"{each.list_cpu:.1f} s",
+            f"{each.share:.2%}",
+        )
+        for each in measured
+    ]
+    _print(
+        (
+            "tenants",
+            "/readyz",
+            "all known",
+            "CPU",
+            "writes",
+            "RSS",
+            "peak",
+            "at rest",
+            "full list",
+            "with lists",
+        ),
+        rows,
+    )
+
+
+def _print(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = Table(box=None)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
-    console.print(
-        f"\nburst of {count} tenants: {ratio:.2f} of the rate of a bare client that writes the same objects"
-    )
-    process = psutil.Process(operator.process.pid if operator.process else None)
-    console.print(
-        f"operator: {process.memory_info().rss / 2**20:.0f} MiB resident, {sum(process.cpu_times()[:2]):.1f} s CPU"
-    )
-    await bench.stop()
-    await client.close()
+    console.print()
 
 
-def _figures(values: Seconds) -> tuple[float, float, float]:
-    return statistics.median(values), percentile(values, 0.99), max(values)
-
-
-async def run(scale: float) -> None:
+async def run(scale: float, tenants: Sequence[int], parts: Sequence[str]) -> None:
     """Start a control plane and the operator, measure, stop them."""
     binaries = find_binaries(print)
     with (
-        tempfile.TemporaryDirectory(prefix="tenantry-bench-") as folder,
-        ControlPlane(Path(folder) / "control-plane", binaries=binaries) as plane,
+        tempfile.TemporaryDirectory(prefix="tenantry-bench-") as name,
+        ControlPlane(Path(name) / "control-plane", binaries=binaries) as plane,
     ):
-        cluster = installed(Cluster(str(plane.kubeconfig), str(binaries.kubectl)), Path(folder))
-        cluster.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "manifests/samples/plans.yaml"))
-        state = Path(folder) / "operator"
+        folder = Path(name)
+        cluster = installed(Cluster(str(plane.kubeconfig), str(binaries.kubectl)), folder)
+        cluster.kubectl("apply", "--server-side", "-f", str(PLANS))
+        state = folder / "operator"
         state.mkdir()
-        operator = OperatorProcess(cluster, state)
-        with running(operator):
-            await operator.start()
-            await measure(cluster, operator, scale)
+        async with administrator(cluster) as api:
+            bench = Bench(api, api.client)
+            await bench.start()
+            operator = OperatorProcess(cluster, state)
+            with running(operator):
+                await operator.start()
+                if "waits" in parts:
+                    await waits(bench, scale)
+                if "rates" in parts:
+                    count = max(10, round(300 * scale))
+                    print_rates(await rates.measure(bench, count, max(10, round(500 * scale))))
+                    _print_operator(operator)
+                operator.stop()
+            await bench.stop()
+        if "restart" in parts:
+            patient = OperatorProcess(cluster, state, TENANTRY_RELIST_SECONDS=FULL_LIST_SECONDS)
+            with running(patient):
+                await _restarts(cluster, patient, tenants)
+
+
+async def _restarts(cluster: Cluster, operator: OperatorProcess, tenants: Sequence[int]) -> None:
+    await operator.start()
+    measured = []
+    for count in tenants:
+        async with administrator(cluster) as api:
+            bench = Bench(api, api.client)
+            await bench.start(("Tenant",))
+            seconds = await fill(bench, count)
+            await bench.stop()
+        console.print(f"filled to {count} tenants in {seconds:.0f} s")
+        measured.append(await restart(operator, count))
+    print_restarts(measured)
+
+
+def _print_operator(operator: OperatorProcess) -> None:
+    process = psutil.Process(operator.process.pid if operator.process else None)
+    resident, used = process.memory_info().rss / 2**20, sum(process.cpu_times()[:2])
+    console.print(f"operator: {resident:.0f} MiB resident, {used:.1f} s CPU so far\n")
 
 
 def main() -> None:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scale", type=float, default=1.0, help="multiply every count")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="multiply every count but those of --tenants"
+    )
+    parser.add_argument(
+        "--tenants", default="2000", help="measure restarts with so many tenants, as 2000,10000"
+    )
+    parser.add_argument("--parts", default="waits,rates,restart", help="what to measure")
     arguments = parser.parse_args()
-    print(f"{platform.machine()}, {psutil.cpu_count()} cores, Python {platform.python_version()}")
+    console.print(f"{platform.machine()}, {psutil.cpu_count()} cores, Python {platform.python_version()}\n")
     begin = time.monotonic()
-    asyncio.run(run(arguments.scale))
-    print(f"measured in {time.monotonic() - begin:.0f} s")
+    counts = sorted(int(each) for each in arguments.tenants.split(","))
+    asyncio.run(run(arguments.scale, counts, arguments.parts.split(",")))
+    console.print(f"measured in {time.monotonic() - begin:.0f} s")
 
 
 if __name__ == "__main__":

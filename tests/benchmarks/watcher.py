@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tenantry.adapters.kubernetes.client import Client, Expired
@@ -29,9 +29,9 @@ class Bench:
         self._waiters: dict[Key, list[tuple[Callable[[Object | None], bool], asyncio.Future[float]]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self) -> None:
+    async def start(self, kinds: Iterable[str] = KINDS) -> None:
         """Begin to watch."""
-        self._tasks = [asyncio.create_task(self._watch(kind)) for kind in self.KINDS]
+        self._tasks = [asyncio.create_task(self._watch(kind)) for kind in kinds]
 
     async def stop(self) -> None:
         """Watch no more."""
