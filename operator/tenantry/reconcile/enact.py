@@ -168,6 +168,8 @@ async def _overwrite(desired: Manifest, present: Manifest, error: Refused, cx: C
 
 
 async def _make_anew(desired: Manifest, present: Manifest, cx: Context) -> Manifest:
+    # What is there goes only where the new one would be let in: better an old quota than none.
+    await cx.objects.try_create(desired)
     if present["metadata"].get("finalizers"):
         present = await _free(present, cx)
     kind, metadata = desired["kind"], present["metadata"]

@@ -76,6 +76,12 @@ class Objects(Protocol):
         With a resourceVersion, an object that changed since raises Conflict.
         """
 
+    async def try_create(self, manifest: Manifest) -> None:
+        """Have the API server judge an object, which is not created: Refused where it would not let it in.
+
+        That one of its name is there already is no reason.
+        """
+
     async def may(self, verb: str, kind: str, name: str) -> bool:
         """Return whether the API server would let us do that to a cluster-scoped object; it is not done."""
 

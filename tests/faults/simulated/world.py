@@ -145,6 +145,13 @@ class Objects:
         else:
             self._process.seen.wrote(left)
 
+    async def try_create(self, manifest: Manifest) -> None:
+        """Ask whether an object would be let in."""
+        metadata = manifest["metadata"]
+        asked = Write("try", manifest["kind"], metadata["name"], metadata.get("namespace", ""))
+        self._process.check_alive()
+        self._process.fault.before(asked)
+
     async def may(self, verb: str, kind: str, name: str) -> bool:
         """Ask whether a write would be let through."""
         self._process.check_alive()

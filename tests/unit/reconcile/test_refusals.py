@@ -216,3 +216,22 @@ async def test_an_archive_that_cannot_be_let_go_says_so() -> None:
 def patched(kind: str) -> Callable[[Write], bool]:
     """Pick the writes of the finalizers of one kind."""
     return lambda write: (write.verb, write.kind) == ("patch", kind)
+
+
+@pytest.mark.parametrize("child", [("ResourceQuota", "tenantry"), ("ControllerRevision", "tenant-config-1")])
+async def test_a_child_is_not_removed_where_its_successor_would_be_refused(child: tuple[str, str]) -> None:
+    world = await ready()
+    before = world.found(*child, "tenant-acme")["metadata"]["uid"]
+
+    def is_admission(write: Write) -> bool:
+        return (write.kind, write.name) == child and write.verb in ("apply", "replace", "try")
+
+    world.process.fault = refusing = Refusing(is_admission, Refused("a policy says no"))
+    labels = {"labels": {"app.kubernetes.io/managed-by": "tenantry", "tenantry.dev/tenant": "somebody"}}
+    world.edit(*child, "tenant-acme", metadata=labels)
+    await world.settle(timedelta(seconds=20))
+    assert world.condition("Ready") == ("False", "Refused")
+    assert world.found(*child, "tenant-acme")["metadata"]["uid"] == before
+    refusing.times = 0
+    await world.settle()
+    assert world.condition("Ready") == ("True", "Ready")

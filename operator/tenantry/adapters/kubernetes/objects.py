@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from tenantry.adapters.kubernetes.client import APPLY, JSON, MERGE, Client
@@ -103,13 +103,23 @@ class ApiObjects:
             self._gone(kind, namespace, name, uid)
             return
         except Conflict:
-            if resource_version is not None:
+            if resource_version is not None or await self._is(kind, name, namespace, uid):
                 raise
             return
         if answer.get("kind") == kind and answer["metadata"].get("deletionTimestamp"):
             self._wrote(answer)
         else:
             self._gone(kind, namespace, name, uid)
+
+    async def try_create(self, manifest: Manifest) -> None:
+        """Have the API server judge an object, which is not created: Refused where it would not let it in.
+
+        That one of its name is there already is found last, after admission, and is no reason.
+        """
+        path = KINDS[manifest["kind"]].path(namespace=manifest["metadata"].get("namespace", ""))
+        query = {"fieldManager": names.MANAGER, "dryRun": "All"}
+        with suppress(Conflict):
+            await self._client.send("POST", path, query=query, body=manifest, allowed=self._leads)
 
     async def may(self, verb: str, kind: str, name: str) -> bool:
         """Return whether the API server would let us do that to a cluster-scoped object; it is not done.
@@ -136,6 +146,11 @@ class ApiObjects:
     async def drain(self, seconds: float) -> None:
         """Give the Events that are on their way so long, and no longer."""
         await self._events.drain(seconds)
+
+    async def _is(self, kind: str, name: str, namespace: str, uid: str) -> bool:
+        """Return whether the object by that name is still that very one."""
+        found = await self.get(kind, name, namespace)
+        return found is not None and found["metadata"]["uid"] == uid
 
     async def _write(
         self,
