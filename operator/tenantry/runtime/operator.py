@@ -9,7 +9,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from tenantry.adapters.kubernetes.reflector import Reflector
 from tenantry.adapters.kubernetes.seen import Seen
 from tenantry.adapters.ledger import Ledger
 from tenantry.desired.network import Surroundings
+from tenantry.domain.audit import AuditEntry
 from tenantry.reconcile import archive, plan, roles, tenant
-from tenantry.reconcile.ports import Context, Policy
+from tenantry.reconcile.ports import AuditLog, Context, Policy, Unavailable
 from tenantry.reconcile.result import Key, Result
 from tenantry.runtime.health import HealthServer, Snapshot
 from tenantry.runtime.lease import Leadership, LeaseTerms
@@ -85,6 +86,25 @@ class _Watcher:
         elif self.problems and not problems:
             logger.info("Tenants' ClusterRoles are as this version wants them")
         self.problems = tuple(problems)
+
+
+class _LeadersAudit:
+    """The audit log of a process that records only while it leads.
+
+    A reconcile that a lost Lease interrupts still wants to record what it saw: old news by then, which would stand
+    behind what the next leader has recorded, as if somebody had changed the object back.
+    """
+
+    def __init__(self, audit: AuditLog, leads: Callable[[], bool]) -> None:
+        self._audit = audit
+        self._leads = leads
+        self.latest = audit.latest
+
+    async def record(self, entries: Sequence[AuditEntry]) -> None:
+        """Append entries. Raises Unavailable, also where this process does not lead."""
+        if not self._leads():
+            raise Unavailable("this process does not hold the Lease: it records nothing")
+        await self._audit.record(entries)
 
 
 class Operator:
@@ -203,7 +223,7 @@ class Operator:
             archive_history=timedelta(days=settings.archive_history_days),
             plan_grace=timedelta(seconds=settings.plan_grace_seconds),
         )
-        audit = self._metrics.counted(self._ledger.audit)
+        audit = _LeadersAudit(self._metrics.counted(self._ledger.audit), self._leadership.held)
         return Context(objects, seen, audit, SystemClock(), policy, self._watcher)
 
     async def _work(self, queue: WorkQueue, cx: Context, listing: Listing) -> None:
