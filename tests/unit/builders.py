@@ -64,6 +64,7 @@ def claim_of(subject: Tenant) -> TenantClaim:
         plan=subject.spec.plan or "free",
         phase="Ready",
         deleting=subject.deleting,
+        finalizers=tuple(subject.metadata.finalizers),
     )
 
 

@@ -44,6 +44,7 @@ def purge_after(tenant: Tenant) -> datetime:
 class ArchiveStep(Enum):
     """What is to be done about an archive now."""
 
+    WAIT = "wait"  # its tenant is taking leave still, and cuts access itself
     KEEP = "keep"  # hold access cut until purgeAfter
     RESTORED = "restored"  # a live Tenant has taken the namespace over
     PURGE = "purge"  # its time has come, or somebody deleted the archive
@@ -69,4 +70,8 @@ def archive_step(
         return ArchiveStep.PURGED
     if archive.deleting or now >= archive.spec.purge_after or namespace.deleting:
         return ArchiveStep.PURGE
-    return ArchiveStep.KEEP
+    # Both would write the same, side by side. A tenant without our finalizer, which another one holds, has left.
+    leaving = (
+        tenant is not None and tenant.uid == archive.spec.tenant_uid and names.FINALIZER in tenant.finalizers
+    )
+    return ArchiveStep.WAIT if leaving else ArchiveStep.KEEP

@@ -22,6 +22,8 @@ from tenantry.reconcile.farewell import close, depart, stand_by_deleted_kind
 from tenantry.reconcile.ports import Context
 from tenantry.reconcile.result import Key, Result
 
+LEAVE_CHECK_SECONDS = 5.0
+
 
 async def reconcile(key: Key, cx: Context) -> Result:
     """Do what is due about one archive; safe to run again after dying at any line."""
@@ -67,6 +69,9 @@ async def _take(
     due = rfc3339(archive.metadata.deletion_timestamp or archive.spec.purge_after)
     if step is ArchiveStep.UNTRUE:
         return await _untrue(archive, raw, cx)
+    if step is ArchiveStep.WAIT:
+        # The tenant's end wakes it; that our finalizer came off and another one holds the tenant does not.
+        return Result(after=LEAVE_CHECK_SECONDS, outcome="waiting")
     if step is ArchiveStep.RESTORED:
         message = f"Tenant {archive.spec.tenant} has taken namespace {archive.namespace_name} over"
         outcome = Outcome(Reason.READY, message)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tenantry.api.common import rfc3339
 from tenantry.api.tenant import Tenant
 from tenantry.domain.deletion import ArchiveStep, Farewell, archive_step, farewell, leave, purge_after
+from tenantry.domain.names import FINALIZER
 from tests.unit.builders import T0, archive, claim_of, namespace, tenant
 
 MINE, OTHER = "uid-of-acme", "uid-of-other"
@@ -90,6 +91,16 @@ def test_an_archive_of_a_tenant_that_lives_does_nothing() -> None:
         assert archive_step(archive(uid=MINE), namespace(), MINE, alive, now) is ArchiveStep.UNTRUE
     going = claim_of(tenant(uid=MINE, metadata={"deletionTimestamp": rfc3339(T0)}))
     assert archive_step(archive(uid=MINE), namespace(), MINE, going, T0) is ArchiveStep.KEEP
+
+
+def test_an_archive_leaves_the_namespace_to_its_tenant_while_that_takes_leave() -> None:
+    kept, at = archive(uid=MINE), rfc3339(T0)
+    held = {"finalizers": [FINALIZER, "others.example/hold"], "deletionTimestamp": at}
+    leaving = claim_of(tenant(uid=MINE, metadata=held))
+    assert archive_step(kept, namespace(), MINE, leaving, T0) is ArchiveStep.WAIT
+    assert archive_step(kept, namespace(), MINE, leaving, kept.spec.purge_after) is ArchiveStep.PURGE
+    left = claim_of(tenant(uid=MINE, metadata={**held, "finalizers": ["others.example/hold"]}))
+    assert archive_step(kept, namespace(), MINE, left, T0) is ArchiveStep.KEEP
 
 
 def test_a_new_customer_of_the_old_name_elsewhere_does_not_end_the_retention() -> None:
