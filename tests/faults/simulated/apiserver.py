@@ -212,6 +212,7 @@ class ApiServer:
 
     def collect(self) -> bool:
         """Do what the namespace controller does about terminating namespaces; return whether it did anything."""
+        before = self._version
         dying = [
             ref
             for ref, stored in self.objects.items()
@@ -222,7 +223,7 @@ class ApiServer:
                 self.delete(ref.kind, ref.name, ref.namespace)
             if not any(ref.namespace == namespace.name for ref in self.objects):
                 self._bury(namespace, self.objects[namespace])
-        return bool(dying)
+        return self._version != before
 
     def _born(self, ref: Ref, manifest: Manifest, writer: Writer) -> Manifest:
         if ref.namespace:
