@@ -63,15 +63,27 @@ def terms_of(log: Iterable[Request]) -> list[Term]:
     return terms
 
 
-def trespasses(log: Iterable[Request], slack: float = SLACK) -> list[str]:
-    """Return each breach of "never two writers", one line each; nothing where there is none.
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """One breach of "never two writers". request: the write; None where a Lease was taken too early."""
+
+    text: str
+    request: Request | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def trespasses(log: Iterable[Request], slack: float = SLACK) -> list[Breach]:
+    """Return each breach of "never two writers"; nothing where there is none.
 
     Writes outside of one's own term, writes later than the renew deadline (two thirds of the duration) and `slack`
     after one's last renewal, and a Lease that was taken before it ran out.
     """
     items = list(log)
     terms = terms_of(items)
-    return [*_taken_early(terms), *filter(None, (_judged(item, terms, slack) for item in writes_of(items)))]
+    judged = [(item, _judged(item, terms, slack)) for item in writes_of(items)]
+    return [*_taken_early(terms), *(Breach(text, item) for item, text in judged if text)]
 
 
 def _judged(item: Request, terms: list[Term], slack: float) -> str:
@@ -88,9 +100,12 @@ def _judged(item: Request, terms: list[Term], slack: float) -> str:
     return f"{what} was written {late:.3f} s after the renew deadline" if late > slack else ""
 
 
-def _taken_early(terms: list[Term]) -> list[str]:
+def _taken_early(terms: list[Term]) -> list[Breach]:
     return [
-        f"{after.door} took the Lease {after.began - before.renewed[-1]:.3f} s after {before.door} had renewed it"
+        Breach(
+            f"{after.door} took the Lease {after.began - before.renewed[-1]:.3f} s "
+            f"after {before.door} had renewed it"
+        )
         for before, after in itertools.pairwise(terms)
         if not before.released and after.began < before.renewed[-1] + before.duration
     ]
