@@ -172,6 +172,10 @@ CASES = {
     ),
     "label-key": Case(tenant(), put(LABEL, {"a b": "c"}), "labels must have keys such as team"),
     "label-value": Case(tenant(), put(LABEL, {"team": "-x"}), "a label's value must be letters"),
+    "label-of-254": Case(
+        tenant(), put(LABEL, {"a" * 254 + "/k": "v"}), "after a domain of at most 253; found aaa"
+    ),
+    "label-of-253": Case(tenant(), put(LABEL, {"a" * 253 + "/" + "k" * 63: "v"})),
     "label-33": Case(
         tenant(), put(LABEL, {f"k{n}": "v" for n in range(33)}), "spec.namespace.labels: Too many"
     ),
@@ -255,10 +259,58 @@ CASES = {
         put(QUOTA, {"requests.memory": "1025Mi", "limits.memory": "1Gi"}),
         "requests.memory must not be more than limits.memory",
     ),
+    "quota-half": Case(plan(), put(QUOTA, {"pods": "1.5"}), "such as pods, services, persistentvolumeclaims"),
+    "quota-half-count": Case(
+        plan(), put(QUOTA, {"count/jobs.batch": "1500m"}), "found count/jobs.batch: 1500m"
+    ),
+    "quota-whole": Case(plan(), put(QUOTA, {"pods": "2k", "services": "3", "requests.cpu": "1.5"})),
+    "quota-exponent": Case(plan(), put(QUOTA, {"requests.cpu": "1e99"})),
+    # Compared as it stands, this would keep an API server busy for minutes.
+    "quota-digits": Case(
+        plan(), put(QUOTA, {"requests.cpu": "1e999999999"}), "must be a quantity of at least"
+    ),
+    "quota-digits-both": Case(
+        plan(),
+        put(QUOTA, {"requests.cpu": "1E+999999999", "limits.cpu": "1e-999999999"}),
+        "must be a quantity of at least",
+    ),
+    "quota-count-name": Case(plan(), put(QUOTA, {"count/-": "1"}), "found count/-"),
+    "quota-count-63": Case(plan(), put(QUOTA, {"count/" + "a" * 63: "1"})),
+    "quota-count-64": Case(plan(), put(QUOTA, {"count/" + "a" * 64: "1"}), "found count/aaa"),
+    "quota-domain-253": Case(plan(), put(QUOTA, {"requests." + "a" * 244 + "/x": "1"})),
+    "quota-domain-254": Case(plan(), put(QUOTA, {"requests." + "a" * 245 + "/x": "1"}), "found requests.aaa"),
     "defaults": Case(
         plan(), put(DEFAULTS, {"limits": {"cpu": "1", "nvidia.com/gpu": "1"}, "requests": {"cpu": "1000m"}})
     ),
     "defaults-key": Case(plan(), put(DEFAULTS, {"limits": {"pods": "1"}}), "keys must be cpu, memory"),
+    "defaults-key-odd": Case(plan(), put(DEFAULTS, {"limits": {"a b/c": "1"}}), "found a b/c"),
+    "defaults-digits": Case(
+        plan(),
+        put(DEFAULTS, {"limits": {"cpu": "1e999999999"}, "requests": {"cpu": "1e999999999"}}),
+        "must be a quantity",
+    ),
+    "defaults-extended": Case(
+        plan(), put(DEFAULTS, {"limits": {"a.b/c": "2"}, "requests": {"a.b/c": "2000m", "a.b/d": "1"}})
+    ),
+    "defaults-extended-less": Case(
+        plan(),
+        put(DEFAULTS, {"limits": {"a.b/c": "2"}, "requests": {"a.b/c": "1"}}),
+        "must equal containerDefaults.limits",
+    ),
+    "max-extended": Case(
+        plan(),
+        lambda p: p["spec"]["resources"].update(
+            containerDefaults={"limits": {"a.b/c": "1"}, "requests": {"a.b/c": "1"}},
+            containerMax={"a.b/c": "4"},
+        ),
+    ),
+    "max-extended-less": Case(
+        plan(),
+        lambda p: p["spec"]["resources"].update(
+            containerDefaults={"requests": {"a.b/c": "1"}}, containerMax={"a.b/c": "4"}
+        ),
+        "must equal containerMax",
+    ),
     "defaults-word": Case(plan(), put(DEFAULTS, {"limits": {"cpu": "one"}}), "must be a quantity"),
     "defaults-order": Case(
         plan(),
@@ -317,3 +369,35 @@ def test_rules(kubectl: Kubectl, case: Case) -> None:
         assert_accepted(result)
     else:
         assert_refused(result, case.message)
+
+
+PURGE_AFTER = {
+    "2030-01-31T00:00:00.5+02:00": None,
+    "9998-12-31T00:00:00Z": None,
+    "0000-01-01T00:00:00Z": "purgeAfter must be a time of the years 1970 to 9998",
+    "0001-01-01T00:00:00+14:00": "purgeAfter must be a time of the years 1970 to 9998",
+    "9999-12-31T23:59:59-14:00": "purgeAfter must be a time of the years 1970 to 9998",
+    "2030-01-01T00:00:00+99:99": "purgeAfter must be a time of the years 1970 to 9998",
+    "2030-01-31": "must be of type date-time",
+    "never": "must be of type date-time",
+}
+
+
+@pytest.mark.parametrize("moment", PURGE_AFTER)
+def test_purge_after_is_a_time_that_everybody_can_read(kubectl: Kubectl, moment: str) -> None:
+    archive = {
+        "apiVersion": "tenantry.dev/v1alpha1",
+        "kind": "TenantArchive",
+        "metadata": {"name": "valid-1f0c9a2e"},
+        "spec": {
+            "tenant": "valid",
+            "tenantUID": "1f0c9a2e",
+            "owner": {"email": "ops@acme.example"},
+            "purgeAfter": moment,
+        },
+    }
+    message = PURGE_AFTER[moment]
+    if message is None:
+        assert_accepted(try_out(kubectl, archive))
+    else:
+        assert_refused(try_out(kubectl, archive), message)

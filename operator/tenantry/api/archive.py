@@ -56,7 +56,17 @@ class TenantArchiveSpec(ApiModel):
     """The namespace that is kept."""
     placement: Placement | None = None
     """Where the deleted tenant's vectors are kept."""
-    purge_after: Timestamp
+    purge_after: Annotated[
+        Timestamp,
+        Schema(
+            rules=[
+                Rule(
+                    "self.getFullYear() >= 1970 && self.getFullYear() < 9999",
+                    "purgeAfter must be a time of the years 1970 to 9998, such as 2030-01-31T00:00:00Z",
+                )
+            ]
+        ),
+    ]
     """When namespace and data are removed for good. May be changed; deleting the TenantArchive means now."""
 
 

@@ -59,6 +59,16 @@ DecimalString = Annotated[
 ]
 """An exact decimal number, a string in YAML because YAML's own numbers are floats."""
 
+
+def is_quantity(text: str) -> str:
+    """Return the CEL condition that the CEL expression `text` is a Kubernetes quantity.
+
+    Of an exponent with many digits (1e999999999) Kubernetes' own parser writes out every digit: an API server that
+    is asked about one answers nobody for minutes.
+    """
+    return f"(!{text}.matches('[eE][+-]?[0-9]{{3}}') && isQuantity({text}))"
+
+
 Quantity = Annotated[
     str,
     BeforeValidator(lambda value: str(value) if isinstance(value, int) else value),
@@ -68,7 +78,7 @@ Quantity = Annotated[
         maxLength=32,
         rules=[
             Rule(
-                "isQuantity(self) && quantity(self).compareTo(quantity('0')) >= 0",
+                f"{is_quantity('self')} && quantity(self).compareTo(quantity('0')) >= 0",
                 'must be a quantity of at least 0, such as "2", 500m or 16Gi',
             )
         ],
@@ -81,6 +91,9 @@ server allows.
 """
 
 DNS_LABEL_PATTERN = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+DNS_SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+"""As CEL spells it within quotes, as the next one."""
+QUALIFIED_NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 LABEL_VALUE_PATTERN = "^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 
 DnsLabel = Annotated[

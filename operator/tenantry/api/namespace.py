@@ -7,13 +7,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tenantry.api.common import LABEL_VALUE_PATTERN, ApiModel, DnsLabel
-from tenantry.api.schema import Rule, Schema
+from tenantry.api.common import DNS_SUBDOMAIN, LABEL_VALUE_PATTERN, QUALIFIED_NAME, ApiModel, DnsLabel
+from tenantry.api.schema import Rule, Schema, every_key
 
-_LABEL_KEY_PATTERN = (
-    r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
-    r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
-)
+_LABEL_KEY_PATTERN = f"^({DNS_SUBDOMAIN}/)?{QUALIFIED_NAME}$"
 
 
 class Adoption(StrEnum):
@@ -69,15 +66,16 @@ class NamespaceSpec(ApiModel):
         Schema(
             maxProperties=32,
             rules=[
-                Rule(
-                    r"self.all(k, !k.matches('^([^/]*\\.)?(kubernetes\\.io|k8s\\.io|tenantry\\.dev)/'))",
+                every_key(
+                    r"!k.matches('^([^/]*\\.)?(kubernetes\\.io|k8s\\.io|tenantry\\.dev)/')",
                     "labels must not use keys of kubernetes.io, k8s.io or tenantry.dev, which control the "
                     "namespace's isolation; use a domain of your own",
                     reason="FieldValueForbidden",
                 ),
-                Rule(
-                    f"self.all(k, k.size() <= 317 && k.matches('{_LABEL_KEY_PATTERN}'))",
-                    "labels must have keys such as team or example.com/team",
+                every_key(
+                    f"k.indexOf('/') <= 253 && k.matches('{_LABEL_KEY_PATTERN}')",
+                    "labels must have keys such as team or example.com/team, of at most 63 characters after a "
+                    "domain of at most 253",
                 ),
             ],
         ),

@@ -38,6 +38,18 @@ class Rule:
         return {key: value for key, value in entries.items() if value is not None}
 
 
+def every_key(
+    condition: str, message: str, *, found: str = "self.filter(k, !({}))[0]", reason: str | None = None
+) -> Rule:
+    """A rule for a map: the CEL condition on `k` holds for each of its keys.
+
+    found: CEL for what the message quotes, with the condition to be filled in; by default a key that fails it.
+    """
+    quoted = message.replace("'", r"\'")
+    offending = f"'{quoted}; found ' + {found.format(condition)}"
+    return Rule(f"self.all(k, {condition})", message, offending=offending, reason=reason)
+
+
 class Schema:
     """Extra keywords and rules for a type: `Annotated[str, Schema(rules=[...], maxLength=63)]`.
 

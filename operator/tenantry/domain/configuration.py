@@ -143,11 +143,13 @@ def _pinned(
     if pinned in history:
         active = history[pinned]
         return Configuration(active, _retained(history, active), None, dropped)
-    choices = ", ".join(str(number) for number in sorted(history)) or "none yet"
-    problem = Stalled(
-        Reason.REVISION_NOT_FOUND,
-        f"spec.configRevision {pinned} is not kept: choose one of {choices}, or remove the field",
+    choices = ", ".join(str(number) for number in sorted(history))
+    step = (
+        f"choose one of {choices}, or remove the field"
+        if choices
+        else "remove the field, no revision is there yet"
     )
+    problem = Stalled(Reason.REVISION_NOT_FOUND, f"spec.configRevision {pinned} is not kept: {step}")
     return Configuration(last_good, _retained(history, last_good), problem)
 
 

@@ -15,6 +15,7 @@ DOCUMENTS = crd_documents()
 CEL_FUNCTIONS_OF_1_30 = {
     *("has", "all", "exists", "exists_one", "filter", "map", "size", "matches", "startsWith", "contains"),
     *("isSorted", "isQuantity", "quantity", "compareTo", "isCIDR", "cidr", "masked", "containsIP"),
+    *("indexOf", "isInteger", "getFullYear"),
 }
 """Functions of CEL that Kubernetes 1.30 has, as far as our rules use them."""
 
