@@ -40,14 +40,15 @@ _SUFFIXES = {
 
 
 _EXACT = Context(prec=100)
-_NANO = Decimal("1e-9")
+_MILLI = Decimal("1e-3")
 _LARGEST_BINARY = Decimal(2**63 - 1)
 
 
 def quantity(text: str) -> Decimal:
     """Return the number that the API server takes a quantity for; ValueError if it is none.
 
-    It keeps nothing smaller than nano, rounding away from zero, and nothing with a binary suffix above 2^63-1.
+    In limits and quotas it keeps nothing smaller than milli, rounding up, and nothing with a binary suffix above
+    2^63-1.
     """
     match = _QUANTITY.match(text)
     if match is None:
@@ -57,8 +58,8 @@ def quantity(text: str) -> Decimal:
         value = _EXACT.multiply(Decimal(number), _SUFFIXES[suffix] if suffix else Decimal(1))
     else:
         value = Decimal(number + suffix)
-    if int(value.as_tuple().exponent) < -9:
-        value = value.quantize(_NANO, ROUND_UP, _EXACT)
+    if int(value.as_tuple().exponent) < -3:
+        value = value.quantize(_MILLI, ROUND_UP, _EXACT)
     if suffix is not None and suffix.endswith("i"):
         value = min(value, _LARGEST_BINARY)
     return value if value else Decimal(0)

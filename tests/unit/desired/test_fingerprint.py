@@ -241,8 +241,8 @@ QUANTITIES = st.builds(lambda number, suffix: number + suffix, NUMBERS, st.sampl
 def at_api_server(text: str) -> Decimal:
     """Return what the API server makes of a quantity: kubernetes' own parser, then its rounding and its cap."""
     value: Decimal = parse_quantity(text)
-    if int(value.as_tuple().exponent) < -9:
-        value = value.quantize(Decimal("1e-9"), "ROUND_UP")
+    if int(value.as_tuple().exponent) < -3:
+        value = value.quantize(Decimal("1e-3"), "ROUND_UP")
     return min(value, Decimal(2**63 - 1)) if text.endswith("i") else value
 
 
@@ -261,7 +261,8 @@ def test_a_quantity_is_the_number_that_the_api_server_takes_it_for(text: str) ->
 @example("1Gi", "1073741824")
 @example("0.5", "500m")
 @example("2e3", "2k")
-@example("0.1n", "1n")
+@example("0.1n", "1m")
+@example("1.0000001", "1001m")
 @example("16Ei", "9223372036854775807")
 @example("-0", "0")
 def test_two_spellings_of_one_amount_are_no_drift_and_two_amounts_are(one: str, other: str) -> None:
