@@ -125,6 +125,12 @@ class Observations(Protocol):
     def tenant(self, name: str) -> TenantClaim | None:
         """Return what is known of one tenant."""
 
+    def tenant_object(self, name: str) -> Manifest | None:
+        """Return a Tenant as last seen, the caller's to change; None where it has to be read.
+
+        Never older than our own last write; after a write of it that met a Conflict it has to be read.
+        """
+
     def claims(self, namespace: str) -> Sequence[TenantClaim]:
         """Return every tenant that wants this namespace."""
 

@@ -54,7 +54,7 @@ class Facts:
 
 async def reconcile(key: Key, cx: Context) -> Result:
     """Bring one tenant to its desired state; safe to run again after dying at any line."""
-    raw = await cx.objects.get("Tenant", key.name)
+    raw = cx.seen.tenant_object(key.name) or await cx.objects.get("Tenant", key.name)
     if raw is None:
         return Result.done()
     try:

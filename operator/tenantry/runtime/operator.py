@@ -208,6 +208,7 @@ class Operator:
             seen.wrote,
             lambda kind, namespace, name, uid: seen.gone(kind, namespace, name, uid, by_us=True),
             seen.writing,
+            seen.distrust,
         )
 
     def _context(self, objects: ApiObjects, seen: Seen) -> Context:

@@ -23,7 +23,8 @@ class ApiObjects:
 
     leads: asked before each time that a write is sent; a process that has lost its Lease writes nothing more.
     wrote, gone: told of each write's outcome, so that a reconcile sees its own writes before the watch brings
-    them. writing: encloses each write of the object that it is called with.
+    them. writing: encloses each write of the object that it is called with. conflicted: told the kind and name of
+    an object that is not as it was seen, by a write of it that met a Conflict.
     """
 
     def __init__(
@@ -33,12 +34,14 @@ class ApiObjects:
         wrote: Callable[[Manifest], None],
         gone: Callable[[str, str, str, str], None],
         writing: Writing = lambda *_: nullcontext(),
+        conflicted: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self._client = client
         self._leads = leads
         self._wrote = wrote
         self._gone = gone
         self._writing = writing
+        self._conflicted = conflicted
         self._events = Events(client, leads)
 
     async def get(self, kind: str, name: str, namespace: str = "") -> Manifest | None:
@@ -174,7 +177,11 @@ class ApiObjects:
                 )
             except LookupError as error:
                 # The namespace, or the object itself, went away since it was read.
+                self._conflicted(kind.kind, metadata["name"])
                 raise Conflict(str(error)) from error
+            except Conflict:
+                self._conflicted(kind.kind, metadata["name"])
+                raise
             stored = _typed(answer, kind)
             self._wrote(stored)
         return stored

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tenantry.adapters.kubernetes import changes, standing
+from tenantry.adapters.kubernetes.copies import Copies
 from tenantry.adapters.kubernetes.in_flight import InFlight
 from tenantry.adapters.kubernetes.losses import Losses
 from tenantry.api.archive import TenantArchive
@@ -52,6 +53,7 @@ class Seen:
         self._plans: dict[str, Plan] = {}
         self._deleted_plans: dict[str, Plan] = {}
         self._tenants: dict[str, TenantClaim] = {}
+        self._copies = Copies()
         self._by_namespace: defaultdict[str, set[str]] = defaultdict(set)
         self._by_plan: defaultdict[str, set[str]] = defaultdict(set)
         self._archives: dict[str, TenantArchive] = {}
@@ -101,6 +103,15 @@ class Seen:
     def tenant(self, name: str) -> TenantClaim | None:
         """Return what is known of one tenant."""
         return self._tenants.get(name)
+
+    def tenant_object(self, name: str) -> dict[str, Any] | None:
+        """Return a Tenant as last seen, for the caller to keep; None where it has to be read."""
+        return self._copies.get(name)
+
+    def distrust(self, kind: str, name: str) -> None:
+        """Have an object read next time: a write showed that what was seen of it is old."""
+        if kind == "Tenant":
+            self._copies.drop(name)
 
     def tenants(self) -> Sequence[str]:
         """Return the names of all Tenants."""
@@ -273,7 +284,11 @@ class Seen:
         kind, name, uid = manifest["kind"], metadata["name"], metadata["uid"]
         version = int(metadata["resourceVersion"])
         _, last = self._last.get((kind, name), ("", -1))
-        if version <= last or self._tombstones.get(uid, -1) >= version:
+        if version < last or self._tombstones.get(uid, -1) >= version:
+            return
+        if kind == "Tenant" and (version > last or name not in self._copies):
+            self._copies.keep(name, manifest)
+        if version == last:
             return
         self._last[kind, name] = uid, version
         before = self._tenants.get(name) if kind == "Tenant" else None
@@ -359,6 +374,7 @@ class Seen:
         where = self._where(kind, name)
         del self._last[kind, name]
         if kind == "Tenant":
+            self._copies.drop(name)
             if name in self._tenants:
                 self._unindex(self._tenants.pop(name))
         elif kind == "Plan":
