@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status test unit bench lint format crds golden verify requirements clean
+.PHONY: help install up down status test unit soak bench bench-large lint format crds golden verify requirements clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -34,8 +34,14 @@ test: install ## Run all tests, on a real control plane
 unit: install ## Run the tests that need no control plane
 	@$(BIN)/pytest tests/unit tests/golden
 
+soak: install ## Run the random fault tests for an hour, with ever new seeds
+	@$(BIN)/python -m tests.faults.soak
+
 bench: install ## Measure, and print figures and ratios
 	@$(BIN)/python -m tests.benchmarks
+
+bench-large: install ## Measure restarts with 10,000 tenants too
+	@$(BIN)/python -m tests.benchmarks --tenants 2000,10000
 
 lint: install ## Check style, types, layers, and that generated files are up to date
 	@$(BIN)/ruff check .
