@@ -52,16 +52,21 @@ def policy_group(
     return Group((tuple(limits), tuple(people)), POLICY_KINDS)
 
 
-def planless_group(owner: Owner, spec: TenantSpec, level: Access, *, limited: bool) -> Group:
+def planless_group(
+    owner: Owner, spec: TenantSpec, level: Access, *, limited: bool, bound: bool = False
+) -> Group:
     """Return what stands without a plan, for one that does not exist (yet).
 
     limited: a plan's quota stands. Then that plan's children are kept as they are, and who is a member still
-    follows the spec; a new tenant lets nobody in.
+    follows the spec; a new tenant lets nobody in. bound: there are bindings, of a time when it was suspended or
+    had a quota: they let nobody in any more.
     """
     denied = (network.default_deny(owner), resources.system_classes_quota(owner))
     people = tuple(access.role_bindings(owner, spec.members, level))
     if level is Access.OPEN:
-        return Group((denied, people) if limited else (denied,), frozenset())
+        if not limited:
+            people = tuple(access.role_bindings(owner, (), Access.CUT)) if bound else ()
+        return Group((denied, people), frozenset())
     return Group(((*denied, resources.suspended_quota(owner)), people), frozenset({"NetworkPolicy"}))
 
 

@@ -180,7 +180,8 @@ async def _policy(tenant: Tenant, facts: Facts, progress: report.Progress, cx: C
     level = Access.SUSPENDED if tenant.spec.suspended else Access.OPEN
     if facts.plan is None:
         limited = ChildKey("ResourceQuota", names.QUOTA) in facts.children
-        group = children.planless_group(_owner(tenant), tenant.spec, level, limited=limited)
+        bound = any(child.kind == "RoleBinding" for child in facts.children)
+        group = children.planless_group(_owner(tenant), tenant.spec, level, limited=limited, bound=bound)
     else:
         group = children.policy_group(_owner(tenant), tenant.spec, facts.plan.spec, level, cx.policy.around)
     error = await apply_group(group, facts.children, cx, progress.repairs)

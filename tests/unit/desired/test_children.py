@@ -120,3 +120,11 @@ def test_a_group_without_a_configuration_takes_nothing_off() -> None:
     assert nothing.active is None
     assert not group.manifests
     assert not group.prune
+
+
+def test_without_a_plan_or_a_quota_those_who_were_let_in_get_out() -> None:
+    """As after a suspension that ended before the plan came: who was let in to look would stay, removed or not."""
+    group = children.planless_group(ACME, SPEC, Access.OPEN, limited=False, bound=True)
+    bindings = [manifest for manifest in group.manifests if manifest["kind"] == "RoleBinding"]
+    assert len(bindings) == 4
+    assert [subject for binding in bindings for subject in binding["subjects"]] == []
