@@ -30,6 +30,7 @@ class Act:
     """`prepare` brings a tenant to where the act begins, `begin` is the act, `done` tells when it is answered.
 
     writes: the kinds (plural) that the operator must write to answer. told_on: the kind whose conditions tell.
+    ends: the namespace goes, and all that is in it.
     """
 
     prepare: Step
@@ -37,6 +38,7 @@ class Act:
     done: Callable[[View, str], bool]
     writes: frozenset[str]
     told_on: str = "Tenant"
+    ends: bool = False
 
 
 def archive_of(view: View, name: str) -> Object | None:
@@ -189,6 +191,8 @@ ACTS: dict[str, Act] = {
         lambda view, name: _ready(view, name) and phase(archive_of(view, name)) == "Restored",
         frozenset({"tenants", "namespaces", "resourcequotas", "networkpolicies", "rolebindings"}),
     ),
-    "purge": Act(_be_archived, _purge, _gone, frozenset({"tenantarchives", "namespaces"}), "TenantArchive"),
-    "deletion Delete": Act(_be_removable, _delete, _gone, frozenset({"tenants", "namespaces"})),
+    "purge": Act(
+        _be_archived, _purge, _gone, frozenset({"tenantarchives", "namespaces"}), "TenantArchive", True
+    ),
+    "deletion Delete": Act(_be_removable, _delete, _gone, frozenset({"tenants", "namespaces"}), ends=True),
 }

@@ -89,8 +89,17 @@ async def apply_group(
     wanted = {key(manifest) for manifest in group.manifests}
     surplus = [item for child, item in seen.items() if child.kind in group.prune and child not in wanted]
     # Also after an error: what is surplus is mostly an allowance that has been taken back.
-    removal = await _all(_remove(item, cx) for item in surplus)
+    removal = await _all(_remove(item, cx) for item in [*surplus, *_hidden(group, seen, wanted, cx)])
     return first or removal
+
+
+def _hidden(
+    group: Group, seen: Mapping[ChildKey, Observed], wanted: set[ChildKey], cx: Context
+) -> list[Observed]:
+    """Return what is surplus too, if it is there: what was not deleted but lost its label looks the same to us."""
+    spaces = {manifest["metadata"].get("namespace", "") for manifest in group.manifests}
+    lost = [item for namespace in spaces for item in cx.seen.deleted(namespace).values()]
+    return [item for item in lost if item.kind in group.prune and item.key not in wanted | seen.keys()]
 
 
 async def _all(steps: Iterable[Coroutine[Any, Any, None]]) -> PartError | None:
@@ -213,6 +222,10 @@ async def _free(stored: Manifest, cx: Context) -> Manifest:
 
 async def _remove(item: Observed, cx: Context) -> None:
     with translated():
+        if item.key in cx.seen.deleted(item.namespace):
+            stored = await cx.objects.get(item.kind, item.name, item.namespace)
+            if stored is None or stored["metadata"]["uid"] != item.uid:
+                return
         if item.deleting:
             await _let_go(item, cx)
         else:

@@ -138,9 +138,9 @@ async def release(namespace: Observed, cx: Context) -> None:
         marks = {key: None for key in (names.TENANT_UID, names.ORIGIN, names.OWNER) if key in annotations}
         if labels or marks:
             await cx.objects.patch(stored, {"labels": labels, "annotations": marks})
-    for child in sorted(
-        cx.seen.children(namespace.name).values(), key=lambda item: item.kind in TELLING_KINDS
-    ):
+    # What has lost its label is there still, and would be left behind.
+    left = {**cx.seen.deleted(namespace.name), **cx.seen.children(namespace.name)}
+    for child in sorted(left.values(), key=lambda item: item.kind in TELLING_KINDS):
         with translated():
             await cx.objects.delete(child.kind, child.name, child.namespace, uid=child.uid)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -98,8 +98,11 @@ class Observations(Protocol):
     def children(self, namespace: str) -> Mapping[ChildKey, Observed]:
         """Return all objects in a namespace that carry our label (and revisions by our name)."""
 
-    def deleted(self, namespace: str) -> Collection[ChildKey]:
-        """Return the children that somebody else deleted and that have not come back since."""
+    def deleted(self, namespace: str) -> Mapping[ChildKey, Observed]:
+        """Return the children that somebody else deleted and that have not come back since, as last seen.
+
+        One that lost our label is among them, and is there still. A restart forgets them.
+        """
 
     def lost_revisions(self, namespace: str) -> Sequence[RevisionDetail]:
         """Return the last ten revisions of the namespace's tenant that somebody else deleted, oldest first.

@@ -90,6 +90,13 @@ class Event(NamedTuple):
     before: Stored | None
     after: Stored | None
 
+    @property
+    def ref(self) -> Ref:
+        """Return which object it is about."""
+        last = self.after or self.before
+        assert last is not None
+        return _ref(last.manifest)
+
 
 class ApiServer:
     """Stores objects; `watch` is told of every change."""
@@ -102,12 +109,24 @@ class ApiServer:
         """Kinds that the operator may not write; who writes must ask."""
         self._version = 1000
         self._births: dict[Ref, int] = {}
+        self._before: dict[Ref, Stored | None] = {}
+
+    @property
+    def version(self) -> int:
+        """Return the resourceVersion of a list that is made now."""
+        return self._version
 
     # --- reading -----------------------------------------------------------------------------------------------
 
     def get(self, kind: str, name: str, namespace: str = "") -> Manifest | None:
         """Return a copy of an object with its managedFields, None where there is none."""
         stored = self.objects.get(Ref(kind, namespace, name))
+        return None if stored is None else stored.rendered()
+
+    def get_old(self, kind: str, name: str, namespace: str = "") -> Manifest | None:
+        """Return a copy of an object as it was before its last change; as it is where there was none."""
+        ref = Ref(kind, namespace, name)
+        stored = self._before.get(ref, self.objects.get(ref))
         return None if stored is None else stored.rendered()
 
     def list(self, kind: str = "", namespace: str | None = None) -> list[Manifest]:
@@ -125,7 +144,7 @@ class ApiServer:
     def restore(self, snapshot: tuple[dict[Ref, Stored], int, dict[Ref, int]]) -> None:
         """Go back to what was stored."""
         objects, self._version, births = snapshot
-        self.objects, self._births = dict(objects), dict(births)
+        self.objects, self._births, self._before = dict(objects), dict(births), {}
 
     # --- writing -----------------------------------------------------------------------------------------------
 
@@ -284,12 +303,13 @@ class ApiServer:
         if "deletionTimestamp" in metadata and not metadata.get("finalizers") and ref.kind != "Namespace":
             self._bury(ref, new)
         else:
+            self._before[ref] = old
             self.objects[ref] = new
             self._watch(Event(old, new))
         return new.rendered()
 
     def _bury(self, ref: Ref, old: Stored) -> None:
-        self.objects.pop(ref, None)
+        self._before[ref] = self.objects.pop(ref, old)
         self._version += 1
         metadata = {**old.manifest["metadata"], "resourceVersion": str(self._version)}
         self._watch(Event(Stored({**old.manifest, "metadata": metadata}, old.owners), None))

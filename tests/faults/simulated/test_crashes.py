@@ -7,10 +7,10 @@ what it knew is gone either way: so k runs through all writes, and one more is a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -20,7 +20,8 @@ from tenantry.reconcile.result import Key
 from tests.faults.simulated.apiserver import ApiServer, Ref
 from tests.faults.simulated.faults import Crash, Fault, Write
 from tests.faults.simulated.flows import FLOWS, Flow
-from tests.faults.simulated.world import World
+from tests.faults.simulated.news import News
+from tests.faults.simulated.world import Process, World
 
 REDONE = 4
 """Writes that may come on top because of one fault: again itself and an audit row, and two that say how it stands."""
@@ -32,15 +33,16 @@ class At(Fault):
 
     api: ApiServer
     k: int = 0
-    before_it: Callable[[], BaseException] | None = None
+    before_it: Callable[[], BaseException | None] = lambda: None
+    """Does something, and returns what to raise, if anything."""
     after_it: Callable[[], BaseException] | None = None
     count: int = 0
     unsafe: list[str] = field(default_factory=list)
 
     def before(self, write: Write) -> None:
         self.count += 1
-        if self.count == self.k and self.before_it is not None:
-            raise self.before_it()
+        if self.count == self.k and (error := self.before_it()) is not None:
+            raise error
 
     def after(self, write: Write) -> None:
         self.unsafe.extend(f"after {write}: {problem}" for problem in disorder(self.api))
@@ -95,6 +97,15 @@ def picture(world: World) -> dict[str, Any]:
 VARYING = ("resourceVersion", "creationTimestamp", "managedFields")
 
 
+class Run(NamedTuple):
+    """How a flow went: what is there in the end, and was before everything was listed anew (where it was)."""
+
+    end: dict[str, Any]
+    at: At
+    writes: list[Write]
+    unlisted: dict[str, Any]
+
+
 class Stage:
     """Where a flow begins, to begin there again and again."""
 
@@ -106,8 +117,19 @@ class Stage:
         self._time = world.clock.time
         self._due: dict[Key, datetime] | None = None  # of a process that has looked at everything
 
-    async def run(self, **fault: Any) -> tuple[dict[str, Any], At, list[Write]]:
-        """Run the flow from its beginning; return the end, the fault, and all writes of all processes."""
+    async def run(
+        self,
+        *,
+        news: News | None = None,
+        settle: Callable[[World], Awaitable[None]] = World.settle,
+        again: Callable[[World], Process] = World.restart,
+        **fault: Any,
+    ) -> Run:
+        """Run the flow from its beginning, with all writes of all processes.
+
+        settle: lets the first process work until it is at rest. again: starts another after a Crash. With `news`,
+        everything is listed anew in the end.
+        """
         world = self.world
         world.api.restore(self._api)
         world.audit.rows[:] = self._rows
@@ -118,22 +140,29 @@ class Stage:
             await world.settle()
             assert not first.writes
             self._due = dict(first.due)
-        first.due, first.fault = dict(self._due), at
+        first.due, first.fault, first.news = dict(self._due), at, news or News()
         world.clock.turn(minutes=1)
+        world.happened.clear()
         self.flow.act(world)
-        writes = first.writes
-        events = first.events
+        processes = [first]
         try:
-            await world.settle()
+            await settle(world)
         except Crash:
-            second = world.restart()
+            processes.append(again(world))
             await world.settle()
-            writes, events = writes + second.writes, events + second.events
+        unlisted = {}
+        if news is not None:
+            unlisted = picture(world)
+            world.process.news = News()
+            await world.list_anew()
+            await world.settle()
         done = len(world.process.writes)
         world.relist()
         await world.settle()
         assert world.process.writes[done:] == [], "it does not come to rest"
-        return {**picture(world), "events": set(filter(_tells_of_a_row, events))}, at, writes
+        told = {event for process in processes for event in process.events if _tells_of_a_row(event)}
+        writes = [write for process in processes for write in process.writes]
+        return Run({**picture(world), "events": told}, at, writes, unlisted)
 
 
 ROWS = frozenset(
@@ -169,7 +198,7 @@ FAULTS: dict[str, dict[str, Callable[[], BaseException]]] = {
 @pytest.mark.parametrize("flow", FLOWS, ids=str)
 async def test_every_flow_ends_the_same_after_a_fault_at_any_write(flow: Flow) -> None:
     stage = Stage(flow, await flow.begin())
-    undisturbed, calm, writes = await stage.run()
+    undisturbed, calm, writes, _ = await stage.run()
     assert calm.unsafe == []
     assert len(writes) > 2
     for k in range(1, calm.count + 1):
@@ -177,7 +206,7 @@ async def test_every_flow_ends_the_same_after_a_fault_at_any_write(flow: Flow) -
             if name == "conflict" and (k % 2 or writes[k - 1].verb == "record"):
                 continue  # for time's sake; a conflict ends like a write that did not reach the server
             where = f"{name} at write {k} of {calm.count}, {writes[k - 1]}"
-            end, at, all_writes = await stage.run(k=k, **fault)
+            end, at, all_writes, _ = await stage.run(k=k, **fault)
             assert at.count >= k
             assert at.unsafe == [], where
             told, might = end.pop("events"), undisturbed["events"]

@@ -546,6 +546,6 @@ def test_nothing_outlives_its_namespace_however_late_that_is_told(told: str) -> 
     seen.saw(manifest("ConfigMap", "tenant-config", "b", 8))
     seen.gone("ConfigMap", NAMESPACE, "tenant-config", "a", 4)
     assert seen.children(NAMESPACE)[ChildKey("ConfigMap", "tenant-config")].uid == "b"
-    assert seen.deleted(NAMESPACE) == ()
+    assert seen.deleted(NAMESPACE) == {}
     if told == "the new one":
         assert ChildKey("ConfigMap", "made-in-the-new-one") in seen.children(NAMESPACE)

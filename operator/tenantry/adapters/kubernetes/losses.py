@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 from tenantry.domain import names
 from tenantry.domain.configuration import KEPT_REVISIONS
@@ -19,9 +19,9 @@ class Losses:
         self._deleted: Shelves = {}
         self._revisions: Shelves = {}
 
-    def deleted(self, namespace: str) -> Collection[ChildKey]:
-        """Return the children that somebody else deleted and that have not come back since."""
-        return self._deleted.get(namespace, ())
+    def deleted(self, namespace: str) -> Mapping[ChildKey, Observed]:
+        """Return the children that somebody else deleted and that have not come back since, as last seen."""
+        return self._deleted.get(namespace, {})
 
     def revisions(self, namespace: str, tenant_uid: str | None) -> Sequence[RevisionDetail]:
         """Return the revisions of that very tenant that somebody else deleted, oldest first."""

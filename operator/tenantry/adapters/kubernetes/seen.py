@@ -8,7 +8,7 @@ the same name returns only with another UID.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -55,8 +55,8 @@ class Seen(OwnKinds):
         """Return all objects in a namespace that carry our label."""
         return self._children.get(namespace, {})
 
-    def deleted(self, namespace: str) -> Collection[ChildKey]:
-        """Return the children that somebody else deleted and that have not come back since."""
+    def deleted(self, namespace: str) -> Mapping[ChildKey, Observed]:
+        """Return the children that somebody else deleted and that have not come back since, as last seen."""
         return self._losses.deleted(namespace)
 
     def lost_revisions(self, namespace: str) -> Sequence[RevisionDetail]:
