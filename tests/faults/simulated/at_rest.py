@@ -132,7 +132,8 @@ async def _with_past(
     if pinned is None and wanted.config is not None:
         return wanted, None
     kept = _kept(onlooker, home)
-    before = json.loads(person.good) if person.good else None
+    good = person.good.get(home.uid)  # what was in another namespace has gone with it
+    before = json.loads(good) if good else None
     if pinned in kept:
         plain = {key: value for key, value in person.spec.items() if key != "overrides"}
         wanted = await fresh(person.name, plain, plan, adopted=adopted)

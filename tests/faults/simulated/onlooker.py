@@ -63,8 +63,8 @@ class Person:
     emails: set[str] = field(default_factory=set)
     was_allowed: set[str] = field(default_factory=set)
     labels: set[str] = field(default_factory=set)
-    good: str | None = None
-    """What its application read when its configuration was last as its spec said."""
+    good: dict[str, str] = field(default_factory=dict)
+    """By UID of its namespace: what its application read when its configuration was last as its spec said."""
 
     @property
     def spec(self) -> Object:
@@ -272,8 +272,9 @@ class Onlooker(Fault):
             (item["type"], item["status"]) == ("ConfigReady", "True") for item in status.get("conditions", [])
         )
         stored = self.world.api.objects.get(Ref("ConfigMap", person.namespace, "tenant-config"))
-        if is_good and stored is not None:
-            person.good = stored.manifest["data"]["config.json"]
+        home = self.home(person.namespace)
+        if is_good and stored is not None and home is not None:
+            person.good[home.uid] = stored.manifest["data"]["config.json"]
 
     def _note_revision(self, ref: Ref) -> None:
         stored, home = self.world.api.objects[ref].manifest, self.home(ref.namespace)
