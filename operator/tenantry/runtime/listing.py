@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 
 from tenantry.adapters.kubernetes.client import Client, Expired
-from tenantry.adapters.kubernetes.kinds import OWN_KINDS
+from tenantry.adapters.kubernetes.kinds import KINDS, OWN_KINDS
 from tenantry.adapters.kubernetes.reflector import Reflector, SetBack, list_own
 from tenantry.adapters.kubernetes.seen import Seen
 from tenantry.reconcile.ports import Conflict, Refused, Unavailable
@@ -28,6 +28,9 @@ GRACE_SECONDS = 20.0
 """How long the first list of a dispensable kind is waited for, and of any other before the log says so."""
 
 PAUSE_SECONDS = 1.0
+
+GAP_SECONDS = 1.0
+"""A first list of Kopf comes in pages; so long after the last of its objects it is taken for whole."""
 
 
 class Listing:
@@ -100,6 +103,49 @@ class Listing:
                 logger.warning("Waiting: %s", reason)
                 said = reason
             await asyncio.sleep(PAUSE_SECONDS)
+
+
+class Gaps:
+    """Lists a kind of ours once Kopf has listed it: what it never tells is what was deleted before that.
+
+    That is at the start, where our own list comes first and a tenant may leave before Kopf's; and whenever the
+    API server ends a watch with 410 and Kopf lists anew. What is deleted after Kopf's list, its watch tells.
+    """
+
+    def __init__(self, client: Client, seen: Seen, pause: float = GAP_SECONDS) -> None:
+        self._client = client
+        self._seen = seen
+        self._pause = pause
+        self._due: dict[str, float] = {}
+        self._told = asyncio.Event()
+
+    def listed(self, kind: str) -> None:
+        """Take note of an object of a list of Kopf, or that Kopf is about to list a kind."""
+        self._due[kind] = asyncio.get_running_loop().time() + self._pause
+        self._told.set()
+
+    async def run(self, ready: asyncio.Event) -> None:
+        """List what has become due, until cancelled; `ready` is set when Kopf begins."""
+        await ready.wait()
+        for kind in OWN_KINDS:
+            self.listed(kind.kind)
+        while True:
+            await self._told.wait()
+            name, at = min(self._due.items(), key=lambda item: item[1])
+            wait = at - asyncio.get_running_loop().time()
+            if wait > 0:
+                await asyncio.sleep(wait)
+                continue  # it may have been put off meanwhile
+            await self._list(name)
+
+    async def _list(self, name: str) -> None:
+        del self._due[name]
+        try:
+            await list_own(self._client, KINDS[name], self._seen)
+        except (Unavailable, Refused, Conflict, Expired, LookupError):
+            self.listed(name)  # again, as long as it takes: the watch and the full lists tell what is wrong
+        if not self._due:
+            self._told.clear()
 
 
 def _describe(missing: Sequence[Reflector]) -> str:

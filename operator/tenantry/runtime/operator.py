@@ -30,7 +30,7 @@ from tenantry.reconcile.ports import AuditLog, Context, Policy, Unavailable
 from tenantry.reconcile.result import Key, Result
 from tenantry.runtime.health import HealthServer, Snapshot
 from tenantry.runtime.lease import Leadership, LeaseTerms
-from tenantry.runtime.listing import Listing
+from tenantry.runtime.listing import Gaps, Listing
 from tenantry.runtime.metrics import Metrics
 from tenantry.runtime.queue import WorkQueue
 from tenantry.runtime.router import wake
@@ -131,6 +131,7 @@ class Operator:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._synced = False
         self._listing: Listing | None = None
+        self._gaps: Gaps | None = None
         self._listed_at: float | None = None
         self._health = HealthServer(
             settings.http_host, settings.http_port, self._snapshot, self._metrics.registry
@@ -172,12 +173,14 @@ class Operator:
         cx = self._context(objects, seen)
         reflectors = [Reflector(self._client, kind, seen) for kind in CHILD_KINDS]
         self._listing = Listing(self._client, seen, reflectors)
-        stop = asyncio.Event()
+        self._gaps = gaps = Gaps(self._client, seen)
+        stop, ready = asyncio.Event(), asyncio.Event()
         parts: dict[str, Coroutine[Any, Any, None]] = {
             f"watch of {kind.plural}": reflector.run()
             for kind, reflector in zip(CHILD_KINDS, reflectors, strict=True)
         }
-        parts["watch of our kinds"] = watch_kinds(self._configuration, self._event, stop=stop)
+        parts["watch of our kinds"] = watch_kinds(self._configuration, self._event, stop=stop, ready=ready)
+        parts["gaps of that watch"] = gaps.run(ready)
         parts["reconciling"] = self._work(queue, cx, self._listing)
         self._tasks = {name: asyncio.create_task(part, name=name) for name, part in parts.items()}
         try:
@@ -264,8 +267,10 @@ class Operator:
         if what == "DELETED":
             metadata = manifest["metadata"]
             self._seen.gone(manifest["kind"], "", metadata["name"], metadata["uid"])
-        else:
-            self._seen.saw(manifest)
+            return
+        if what is None and self._gaps is not None:
+            self._gaps.listed(manifest["kind"])
+        self._seen.saw(manifest)
 
     def _observe(self, key: Key, outcome: str, seconds: float) -> None:
         self._metrics.observe_reconcile(key.kind, outcome, seconds)
