@@ -21,7 +21,7 @@ from tenantry.domain.ownership import Ownership
 from tenantry.domain.reasons import ConditionType, Reason
 from tenantry.reconcile import record
 from tenantry.reconcile.enact import Repair
-from tenantry.reconcile.ports import Context, Unavailable
+from tenantry.reconcile.ports import Conflict, Context, Unavailable
 from tenantry.reconcile.result import Result
 
 OUTRUN = timedelta(seconds=5)
@@ -134,9 +134,21 @@ async def write_status(raw: Manifest, wanted: dict[str, Any], cx: Context) -> Ma
     """
     if not _status_differs(raw, wanted):
         return None
-    metadata = {"name": raw["metadata"]["name"], "uid": raw["metadata"]["uid"]}
+    try:
+        return await _apply_status(raw, wanted, cx)
+    except Conflict:
+        # An edit meanwhile is no obstacle; a successor is. The API server checks no UID of a status that is
+        # written, so it is the version that must be the present one.
+        now = await cx.objects.get(raw["kind"], raw["metadata"]["name"])
+        if now is None or now["metadata"]["uid"] != raw["metadata"]["uid"]:
+            raise
+        return await _apply_status(now, wanted, cx)
+
+
+async def _apply_status(of: Manifest, wanted: dict[str, Any], cx: Context) -> Manifest:
+    metadata = {name: of["metadata"][name] for name in ("name", "uid", "resourceVersion")}
     return await cx.objects.apply_status(
-        {"apiVersion": raw["apiVersion"], "kind": raw["kind"], "metadata": metadata, "status": wanted}
+        {"apiVersion": of["apiVersion"], "kind": of["kind"], "metadata": metadata, "status": wanted}
     )
 
 

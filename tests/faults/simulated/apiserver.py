@@ -156,7 +156,7 @@ class ApiServer:
             if subresource or manifest["metadata"].get("uid"):
                 raise Conflict(f"{ref} is not there")
             return self._born(ref, manifest, writer)
-        _check(manifest, old, ref)
+        _check(manifest, old, ref, subresource)
         content = _content(manifest, ref, subresource)
         new = _copy(old.manifest)
         fields = dict(_leaves(content))
@@ -333,9 +333,12 @@ def _ref(manifest: Manifest) -> Ref:
     return Ref(manifest["kind"], metadata.get("namespace", ""), metadata["name"])
 
 
-def _check(manifest: Manifest, old: Stored, ref: Ref) -> None:
-    """Raise Conflict where the manifest is for another object, or for another version of it."""
-    for name in ("uid", "resourceVersion"):
+def _check(manifest: Manifest, old: Stored, ref: Ref, subresource: str = "") -> None:
+    """Raise Conflict where the manifest is for another object, or for another version of it.
+
+    As a real one does: of a write to the status of a custom resource it compares the version alone.
+    """
+    for name in ("resourceVersion",) if subresource else ("uid", "resourceVersion"):
         asked = manifest["metadata"].get(name)
         if asked is not None and asked != old.manifest["metadata"][name]:
             raise Conflict(f"Operation cannot be fulfilled on {ref.kind} {ref.name}: its {name} is another")
