@@ -9,7 +9,15 @@ from typing import Any
 
 from tenantry.domain import names
 from tests.faults.simulated.apiserver import Ref
-from tests.faults.simulated.fresh import CONFIG_PARTS, PLANS_OWN, Conditions, Picture, document, fresh, picture
+from tests.faults.simulated.fresh import (
+    CONFIG_PARTS,
+    PLANS_OWN,
+    Conditions,
+    Picture,
+    document,
+    fresh,
+    picture,
+)
 from tests.faults.simulated.onlooker import OUR_NAMES, Home, Onlooker, Person, archive_name, is_ours
 
 Object = dict[str, Any]
@@ -27,7 +35,9 @@ async def check(onlooker: Onlooker) -> None:
     for name in {item["metadata"]["name"] for item in onlooker.stored("Namespace")}:
         problems += [f"namespace {name}: {problem}" for problem in _namespace(onlooker, name)]
     for archive in onlooker.stored("TenantArchive"):
-        problems += [f"TenantArchive {archive['metadata']['name']}: {it}" for it in _archive(onlooker, archive)]
+        problems += [
+            f"TenantArchive {archive['metadata']['name']}: {it}" for it in _archive(onlooker, archive)
+        ]
     for plan in onlooker.stored("Plan"):
         problems += [f"Plan {plan['metadata']['name']}: {it}" for it in _plan(onlooker, plan)]
     problems += _rows(onlooker)
@@ -35,7 +45,7 @@ async def check(onlooker: Onlooker) -> None:
     assert not problems, "\n".join(["at rest, but:", *problems])
 
 
-# --- tenants ---------------------------------------------------------------------------------------------------------
+# --- tenants -------------------------------------------------------------------------------------------------
 
 
 def refused(onlooker: Onlooker, person: Person) -> str:
@@ -122,7 +132,12 @@ async def _compared(onlooker: Onlooker, person: Person, status: Object) -> list[
 
 
 async def _with_past(
-    onlooker: Onlooker, person: Person, home: Home, wanted: Picture, plan: tuple[str, Object | None], adopted: bool
+    onlooker: Onlooker,
+    person: Person,
+    home: Home,
+    wanted: Picture,
+    plan: tuple[str, Object | None],
+    adopted: bool,
 ) -> tuple[Picture, int | None]:
     """Return what a tenant must have whose past counts: pinned, or its new configuration refused.
 
@@ -149,7 +164,9 @@ async def _with_past(
         before = {**kept[max(kept)], "revision": max(kept)} if kept else None
     if before is None:
         return replace(wanted, config=None), None
-    return replace(wanted, config={**content, **{part: before[part] for part in CONFIG_PARTS}}), before["revision"]
+    return replace(wanted, config={**content, **{part: before[part] for part in CONFIG_PARTS}}), before[
+        "revision"
+    ]
 
 
 def _kept(onlooker: Onlooker, home: Home) -> dict[int, Object]:
@@ -159,7 +176,9 @@ def _kept(onlooker: Onlooker, home: Home) -> dict[int, Object]:
     }
 
 
-def _revisions(onlooker: Onlooker, home: Home, status: Object, there: Picture, number: int | None) -> list[str]:
+def _revisions(
+    onlooker: Onlooker, home: Home, status: Object, there: Picture, number: int | None
+) -> list[str]:
     """Check that the revision in effect is on record under its number, and that nothing is recorded twice."""
     kept, problems = _kept(onlooker, home), []
     stored = onlooker.world.api.objects.get(Ref("ConfigMap", home.name, names.CONFIG_MAP))
@@ -169,7 +188,9 @@ def _revisions(onlooker: Onlooker, home: Home, status: Object, there: Picture, n
     if kept.get(active) != {part: content[part] for part in CONFIG_PARTS}:
         problems.append(f"revision {active} is not on record as it is read")
     if status.get("configRevision") != active or number not in (None, active):
-        problems.append(f"status says revision {status.get('configRevision')}, tenant-config {active}, not {number}")
+        problems.append(
+            f"status says revision {status.get('configRevision')}, tenant-config {active}, not {number}"
+        )
     if len(kept) > 10:
         problems.append(f"{len(kept)} revisions are kept")
     if number is None and there.conditions["ConfigReady"][0] == "True" and active != max(kept):
@@ -211,7 +232,7 @@ async def _without_plan(
     return problems
 
 
-# --- the rest --------------------------------------------------------------------------------------------------------
+# --- the rest ------------------------------------------------------------------------------------------------
 
 
 def _namespace(onlooker: Onlooker, name: str) -> list[str]:
@@ -229,7 +250,7 @@ def _namespace(onlooker: Onlooker, name: str) -> list[str]:
     }
     if archive is not None and holder is not None and not home.marks_lost:
         return _closed(home, holder, ours)
-    if (holder is not None and holder.uid in onlooker.orphans) or home.marks_lost:
+    if home.marks_lost:
         return []  # nobody has told the operator to do anything about it
     left = [*sorted(ours), *(key for key in (*home.labels, *home.annotations) if is_left(key))]
     return [f"has {left} of nobody"] if left else []
@@ -260,7 +281,10 @@ def _closed(home: Home, holder: Person, ours: dict[str, Object]) -> list[str]:
 def _archive(onlooker: Onlooker, archive: Object) -> list[str]:
     spec, status = archive["spec"], archive["status"]
     home, former = onlooker.home(spec["namespace"]), onlooker.people[spec["tenantUID"]]
-    phase, ready = status["phase"], {item["type"]: item["status"] for item in status["conditions"]}.get("Ready")
+    phase, ready = (
+        status["phase"],
+        {item["type"]: item["status"] for item in status["conditions"]}.get("Ready"),
+    )
     if archive["metadata"]["name"] != archive_name(former) or not former.gone:
         return ["tells something that is not so"]
     if home is not None and home.terminating:
@@ -290,9 +314,13 @@ def _rows(onlooker: Onlooker) -> list[str]:
     if twice:
         problems.append(f"on record twice: {twice}")
     once = Counter((row.uid, row.action) for row in rows if row.action in ("Created", "Archived", "Deleted"))
-    problems += [f"{action} of {uid} is on record {count} times" for (uid, action), count in once.items() if count > 1]
+    problems += [
+        f"{action} of {uid} is on record {count} times" for (uid, action), count in once.items() if count > 1
+    ]
     for person in onlooker.living():
-        edits = [row for row in rows if row.uid == person.uid and row.identity.startswith(f"{person.uid}/spec/")]
+        edits = [
+            row for row in rows if row.uid == person.uid and row.identity.startswith(f"{person.uid}/spec/")
+        ]
         if not person.deleting and (not edits or edits[-1].after != person.spec):
             problems.append(f"the last row about Tenant {person.name} is not its spec")
     return problems

@@ -1,7 +1,7 @@
 """What a fresh tenant of the same spec would have, and how far a tenant with a past may differ from it.
 
-A tenant with a past must look as if it had been applied once, alone, to an empty cluster with the same plans. What may
-differ is said here, and nowhere else:
+A tenant with a past must look as if it had been applied once, alone, to an empty cluster with the same plans. What
+may differ is said here, and nowhere else:
 
 - the numbers of configuration revisions, and revisions before the present one;
 - a pin (`spec.configRevision`): it means a revision of this tenant's own past;

@@ -86,7 +86,10 @@ class Person:
 
 @dataclass(slots=True)
 class Home:
-    """A namespace that is or was. `holder`: the UID of the Tenant that has it or had it last, until it is given back."""
+    """A namespace that is or was.
+
+    `holder`: the UID of the Tenant that has it or had it last, until it is given back.
+    """
 
     name: str
     uid: str
@@ -113,8 +116,6 @@ class Onlooker(Fault):
         self.unlimited: set[str] = set()
         """Namespaces from which somebody took the limits away while people were in."""
         self.any_plan: Object = sample("plans.yaml", "pro")["spec"]
-        self.orphans: set[str] = set()
-        """UIDs of Tenants that went without leave: somebody took the finalizer off."""
 
     # --- what is there ------------------------------------------------------------------------------------------
 
@@ -122,9 +123,7 @@ class Onlooker(Fault):
         """Return objects as stored, not to be changed."""
         found = self.world.api.objects.items()
         return [
-            item.manifest
-            for ref, item in found
-            if ref.kind == kind and namespace in (None, ref.namespace)
+            item.manifest for ref, item in found if ref.kind == kind and namespace in (None, ref.namespace)
         ]
 
     def living(self) -> list[Person]:
@@ -175,7 +174,9 @@ class Onlooker(Fault):
         self.users_acted()  # what the namespace controller has done since
         for home in self.homes.values():
             objects = self.world.api.objects.items()
-            ours = any(is_ours(ref, item.manifest, False) for ref, item in objects if ref.namespace == home.name)
+            ours = any(
+                is_ours(ref, item.manifest, False) for ref, item in objects if ref.namespace == home.name
+            )
             if home.marks_lost and not ours:
                 home.holder, home.marks_lost = "", False
 
@@ -224,7 +225,11 @@ class Onlooker(Fault):
         self.foreign = {}
         for ref, item in self.world.api.objects.items():
             home = self.home(ref.namespace) if ref.namespace else None
-            if home is not None and not home.terminating and not is_ours(ref, item.manifest, bool(home.holder)):
+            if (
+                home is not None
+                and not home.terminating
+                and not is_ours(ref, item.manifest, bool(home.holder))
+            ):
                 self.foreign[ref] = item.manifest["metadata"]["resourceVersion"]
 
     # --- the operator -----------------------------------------------------------------------------------------
@@ -245,11 +250,17 @@ class Onlooker(Fault):
         assert not problems, f"after {write}: {problems}"
 
     def _excused(self, problem: str) -> bool:
-        nobodys = {f"namespace {home.name} is nobody's" for home in self.homes.values() if home.holder in self.orphans}
-        closed = {ref.namespace for ref in self.world.api.objects if ref[::2] == ("ResourceQuota", "tenantry-suspended")}
+        closed = {
+            ref.namespace
+            for ref in self.world.api.objects
+            if ref[::2] == ("ResourceQuota", "tenantry-suspended")
+        }
         # Suspended, they are let in to look, and nothing can be started.
-        open_ = {f"somebody is let into namespace {name} before its limits stand" for name in self.unlimited | closed}
-        return problem in nobodys | open_
+        open_ = {
+            f"somebody is let into namespace {name} before its limits stand"
+            for name in self.unlimited | closed
+        }
+        return problem in open_
 
     def _check_tenant(self, write: Write) -> None:
         before = {person.uid: person for person in self.living()}
@@ -263,9 +274,13 @@ class Onlooker(Fault):
     def _check_archive(self, ref: Ref) -> None:
         spec = self.world.api.objects[ref].manifest["spec"]
         person = self.people[spec["tenantUID"]]
-        assert spec["tenantSpec"] in [version.spec for version in person.versions], f"{ref} tells another spec"
+        assert spec["tenantSpec"] in [version.spec for version in person.versions], (
+            f"{ref} tells another spec"
+        )
         kept = (spec["tenant"], spec["owner"], spec["namespace"])
-        assert kept == (person.name, spec["tenantSpec"]["owner"], person.namespace), f"{ref} tells something else"
+        assert kept == (person.name, spec["tenantSpec"]["owner"], person.namespace), (
+            f"{ref} tells something else"
+        )
 
     def _note_good(self, person: Person, status: Object) -> None:
         is_good = any(
@@ -288,12 +303,16 @@ class Onlooker(Fault):
 
     def _check_others_marks(self, home: Home, metadata: Object) -> None:
         """Labels and annotations of others are left alone."""
-        keys = {key for person in self.people.values() if person.namespace == home.name for key in person.labels}
+        keys = {
+            key for person in self.people.values() if person.namespace == home.name for key in person.labels
+        }
         labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
         for key in home.labels.keys() | labels.keys():
             mine = key.startswith(("tenantry.dev/", "pod-security.kubernetes.io/")) or key == names.MANAGED_BY
             if not mine and key not in keys:
-                assert home.labels.get(key) == labels.get(key), f"label {key} of {home.name} is somebody else's"
+                assert home.labels.get(key) == labels.get(key), (
+                    f"label {key} of {home.name} is somebody else's"
+                )
         for key in home.annotations.keys() | annotations.keys():
             if not key.startswith("tenantry.dev/") or key == names.ADOPTABLE_BY:
                 same = home.annotations.get(key) == annotations.get(key)
@@ -309,7 +328,9 @@ class Onlooker(Fault):
             assert not home.by_user or marked or theirs, f"namespace {home.name} is taken"
         else:
             assert former.gone, f"namespace {home.name} is taken from Tenant {former.name}"
-            assert self.may_take_over(self.people[holder], former), f"namespace {home.name} falls to a stranger"
+            assert self.may_take_over(self.people[holder], former), (
+                f"namespace {home.name} falls to a stranger"
+            )
         home.holder = holder
 
     def _may_leave(self, home: Home) -> bool:
