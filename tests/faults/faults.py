@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tests.faults.proxy import Answer, Cut, Fault, Request, refusal
+from tests.faults.rivals import Rival, fighter, holder
 
 Where = Callable[[Request], bool]
 
@@ -177,6 +178,11 @@ def anything(request: Request) -> bool:
     return True
 
 
+def nothing(_: Request) -> bool:
+    """No request."""
+    return False
+
+
 def truncated(answer: Answer) -> Answer:
     """Return the first half of an answer, as if that were all of it."""
     return Answer(answer.status, answer.body[: len(answer.body) // 2], answer.headers)
@@ -195,7 +201,8 @@ class Trouble:
 
     told: what its conditions say while it lasts; None where nothing can be said, or nothing is amiss.
     kinds: those that it befalls, of which an act must write one to be worth the time. acts: the only ones that are.
-    gap: the least seconds between two requests about one object (Retry-After).
+    gap: the seconds that the server asks for by Retry-After before a request about that object is sent again.
+    rival: somebody who is in the way, instead of a fault or beside it. fights: what is put back counts no repair.
     """
 
     fault: Fault
@@ -205,6 +212,8 @@ class Trouble:
     kinds: frozenset[str] = frozenset()
     acts: frozenset[str] = frozenset()
     gap: float = 0.0
+    rival: Rival | None = None
+    fights: bool = False
 
 
 def _lasting(
@@ -215,6 +224,11 @@ def _lasting(
 
 def _silent(fault: Fault, where: Where, *acts: str, first: int | None = None) -> Trouble:
     return Trouble(fault, where, first, acts=frozenset(acts))
+
+
+def _rivalry(rival: Rival, reason: str, words: str, *acts: str, fights: bool = False) -> Trouble:
+    told = Told(reason, words)
+    return Trouble(Fault(), nothing, told=told, acts=frozenset(acts), rival=rival, fights=fights)
 
 
 def _fleeting(fault: Fault, *acts: str) -> Trouble:
@@ -286,6 +300,13 @@ TROUBLES: dict[str, Trouble] = {
         lambda request: writes("resourcequotas")(request) and request.verb != "delete",
         told=Told("Refused", "policy no-quotas says no"),
         kinds=frozenset({"resourcequotas"}),
+    ),
+    # Until it is lifted, by somebody else on an API server with which nothing is amiss.
+    "something holds the namespace": _rivalry(
+        holder, "NamespaceTerminating", "hold.example/backup", "onboarding", "purge", "deletion Delete"
+    ),
+    "another manager fights for the quota": _rivalry(
+        fighter, "ChildDiffers", "does not stay as it was written", "onboarding", "plan edit", fights=True
     ),
     # Until it is lifted, and nothing can be said about it, or nothing need be.
     "every answer to a write cut off": _silent(Unheard(), writes()),

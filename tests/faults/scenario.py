@@ -16,8 +16,8 @@ import re
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 from tenantry.adapters.kubernetes.client import ATTEMPTS
@@ -117,13 +117,18 @@ class Stage:
             assert play.trouble is not None
             play.fault = Selected(play.trouble.fault, play.trouble.where, play.trouble.first)
             self.ward.faults[play.tenant] = play.fault
-        self.proxy.fault = self.ward
-        first, began = len(self.proxy.log), now()
-        await asyncio.gather(*(self._begin(play) for play in plays))
-        await self._bystand(bystanders, PATIENCE)
-        await asyncio.gather(*(self._told(play, began + hold - now()) for play in plays))
-        await asyncio.sleep(max(0.0, began + hold - now()))
-        self.proxy.fault = Fault()
+        async with AsyncExitStack() as rivals:
+            for play in plays:
+                if play.trouble is not None and play.trouble.rival is not None:
+                    rival = play.trouble.rival(self.api, self.view, play.tenant)
+                    await rivals.enter_async_context(rival)
+            self.proxy.fault = self.ward
+            first, began = len(self.proxy.log), now()
+            await asyncio.gather(*(self._begin(play) for play in plays))
+            await self._bystand(bystanders, PATIENCE)
+            await asyncio.gather(*(self._told(play) for play in plays))
+            await asyncio.sleep(max(0.0, began + hold - now()))
+            self.proxy.fault = Fault()
         lifted = now()
         self._account(plays, first, lifted - began)
         await asyncio.gather(*(self._recovered(play, lifted, patience) for play in [*plays, *bystanders]))
@@ -164,25 +169,23 @@ class Stage:
         )
         play.recovered = now() - began
 
-    async def _told(self, play: Play, patience: float) -> None:
+    async def _told(self, play: Play) -> None:
         """Wait until the conditions say what is waited for."""
         expected = play.trouble.told if play.trouble else None
         if expected is None:
             return
 
         def message() -> str:
-            return told(self._speaker(play), expected.reason)
+            text = told(self._speaker(play), expected.reason)
+            return text if re.search(expected.words, text) else ""
 
+        what = f"it is told as {expected.reason} with /{expected.words}/"
         try:
-            play.said = await self.view.until(
-                message, f"it is told as {expected.reason}", max(patience, 1.0), play.tenant
-            )
+            play.said = await self.view.until(message, what, PATIENCE, play.tenant)
         except AssertionError as error:
             status = (self._speaker(play) or {}).get("status")
             play.problems.append(f"{error}; its status is {status}")
             return
-        if not re.search(expected.words, play.said):
-            play.problems.append(f"the message does not say /{expected.words}/: {play.said}")
         if re.search(r"\b\w+(Error|Exception)\b", play.said.replace("InternalError", "")):
             play.problems.append(f"the message is not for people: {play.said}")
 
@@ -233,31 +236,27 @@ class Stage:
                 play.problems.append(f"{gone} was gone for a while")
         rows, wanted = audited(self._ledger)[play.tenant], self._expected[play.act][1]
         repaired, at_most = rows.pop("Repaired", 0), wanted["Repaired"]
-        if rows != wanted - Counter(Repaired=at_most) or repaired > at_most:
+        fights = play.trouble is not None and play.trouble.fights
+        if rows != wanted - Counter(Repaired=at_most) or (repaired > at_most and not fights):
             play.problems.append(f"the audit log has {rows} and {repaired} repairs, not {wanted}")
         if play.trouble is None or play.fault is None:
             return
-        if not play.fault.met:
+        if not play.fault.met and play.trouble.rival is None:
             play.problems.append("the fault has met no request: this play plays nothing")
         subject, most = play.busiest
         if most > (bound := tries(play.seconds) * ATTEMPTS):
             play.problems.append(
                 f"{most} times {subject} within {play.seconds:.0f} s, at most {bound} are due"
             )
-        for what, gap in gaps(play.fault.met).items():
-            if gap < play.trouble.gap:
-                play.problems.append(f"{what} again after {gap:.1f} s, asked for {play.trouble.gap:g} s")
-
-
-def gaps(requests: Iterable[Request]) -> Mapping[str, float]:
-    """Return the least seconds between two requests of the same kind about the same object, by that."""
-    times: dict[str, list[float]] = defaultdict(list)
-    for request in requests:
-        times[str(request)].append(request.at)
-    return {
-        what: min((later - sooner for sooner, later in pairwise(at)), default=math.inf)
-        for what, at in times.items()
-    }
+        if play.trouble.gap:
+            counted = Counter(str(request) for request in play.fault.met)
+            due = math.ceil(play.seconds / play.trouble.gap) + WAKES
+            play.problems += [
+                f"{count} times {what} within {play.seconds:.0f} s, {due} are due where the server asks for "
+                f"{play.trouble.gap:g} s each time"
+                for what, count in counted.items()
+                if count > due
+            ]
 
 
 def audited(ledger: Path) -> Mapping[str, Counter[str]]:
