@@ -58,7 +58,7 @@ async def _advance(archive: TenantArchive, raw: Manifest, cx: Context) -> Result
     tenant = cx.seen.tenant(archive.spec.tenant)
     step = archive_step(archive, namespace, owner, tenant, cx.clock.now())
     if archive.status.phase in ("Restored", "Purged") and step in (ArchiveStep.RESTORED, ArchiveStep.PURGED):
-        return await _past(archive, raw, cx)
+        return await _past(raw, cx)
     return await _take(step, archive, raw, namespace, cx)
 
 
@@ -75,7 +75,7 @@ async def _take(
     if step is ArchiveStep.RESTORED:
         message = f"Tenant {archive.spec.tenant} has taken namespace {archive.namespace_name} over"
         outcome = Outcome(Reason.READY, message)
-        return await _past(archive, await _status(archive, raw, "Restored", outcome, cx), cx)
+        return await _past(await _status(archive, raw, "Restored", outcome, cx), cx)
     if step is ArchiveStep.PURGED:
         await record.intent(
             archive,
@@ -86,7 +86,7 @@ async def _take(
             actor=names.MANAGER,
         )
         outcome = Outcome(Reason.READY, "nothing of the tenant is left")
-        return await _past(archive, await _status(archive, raw, "Purged", outcome, cx), cx)
+        return await _past(await _status(archive, raw, "Purged", outcome, cx), cx)
     assert namespace is not None  # noqa: S101 - archive_step keeps or purges only what is there
     if step is ArchiveStep.PURGE:
         way = leave(origin(namespace, _adoption(archive)))
@@ -118,7 +118,7 @@ async def _take(
 async def _untrue(archive: TenantArchive, raw: Manifest, cx: Context) -> Result:
     """Do nothing on the word of an archive whose tenant lives (a backup tool made it again)."""
     if archive.deleting:
-        return await _past(archive, raw, cx)
+        return await _past(raw, cx)
     raise Stalled(
         Reason.TENANT_LIVES,
         f"Tenant {archive.spec.tenant} with UID {archive.spec.tenant_uid} is not deleted, so there is nothing to "
@@ -126,8 +126,18 @@ async def _untrue(archive: TenantArchive, raw: Manifest, cx: Context) -> Result:
     )
 
 
-async def _past(archive: TenantArchive, raw: Manifest, cx: Context) -> Result:
+async def _past(raw: Manifest, cx: Context) -> Result:
     """Let an archive go that holds nothing more: at once where it was deleted, else after a while as a record."""
+    archive = TenantArchive.model_validate(raw)
+    try:
+        return await _let_go(archive, raw, cx)
+    except PartError as error:
+        # The phase that it has come to stands.
+        await _status(archive, raw, str(archive.status.phase or "Kept"), Outcome.failed(error), cx)
+        return report.result_of([error])
+
+
+async def _let_go(archive: TenantArchive, raw: Manifest, cx: Context) -> Result:
     with translated():
         if archive.deleting:
             kept = [item for item in archive.metadata.finalizers if item != names.FINALIZER]

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tenantry.api.common import API_VERSION, rfc3339
+from tenantry.reconcile.ports import Refused
 from tenantry.reconcile.result import Key
-from tests.faults.simulated.faults import Crash, DiesAt
+from tests.faults.simulated.faults import Crash, DiesAt, Fault, Refusing
 from tests.faults.simulated.flows import SPEC, archive_name, archived, plans_alone, ready
 from tests.faults.simulated.world import World
 from tests.unit.builders import EMAIL, T0
@@ -131,3 +132,26 @@ async def test_the_record_of_a_purge_stays_its_time_however_old_the_archive_says
     world.clock.turn(days=1)
     await world.settle()
     assert world.api.list("TenantArchive") == []
+
+
+async def test_an_archive_that_cannot_be_let_go_says_so_once() -> None:
+    world = await archived()
+    name = archive_name(world)
+    world.process.fault = Refusing(
+        lambda write: (write.verb, write.kind) == ("patch", "TenantArchive"), Refused("no")
+    )
+    world.api.delete("TenantArchive", name)
+    world.deliver()
+    await world.settle()
+    assert world.status(name, "TenantArchive")["phase"] == "Purged"
+    assert world.condition("Ready", name, "TenantArchive") == ("False", "Refused")
+    told = [reason for kind, _, reason, _ in world.process.events if kind == "TenantArchive"]
+    assert told.count("Purged") == 1
+    before = len(world.process.writes)
+    world.relist()
+    await world.settle()
+    assert {write.verb for write in world.process.writes[before:]} <= {"patch"}
+    world.process.fault = Fault()
+    world.relist()
+    await world.settle()
+    assert world.api.get("TenantArchive", name) is None
