@@ -41,6 +41,9 @@ from tenantry.reconcile.result import Result
 
 DEFINITION = "CustomResourceDefinition"
 
+MARKS = (names.TENANT_UID, names.ORIGIN, names.OWNER)
+"""Annotations by which a namespace says whose it is."""
+
 DECISIVE = frozenset({"owner", "namespace", "deletionPolicy", "retentionDays"})
 """Fields of a Tenant's spec that say what becomes of its namespace and its data."""
 
@@ -125,6 +128,18 @@ async def release(namespace: Observed, cx: Context) -> None:
     The marks first, on the condition that the namespace is the one that was seen; after a crash the children
     still tell whose it was, so those that can be believed go last.
     """
+    if _is_marked(namespace.detail):
+        await _unmark(namespace, cx)
+    # What has lost its label is there still, and would be left behind.
+    left = {**cx.seen.deleted(namespace.name), **cx.seen.children(namespace.name)}
+    for child in sorted(left.values(), key=lambda item: item.kind in TELLING_KINDS):
+        if child.deleting:
+            continue  # somebody's finalizer holds it
+        with translated():
+            await cx.objects.delete(child.kind, child.name, child.namespace, uid=child.uid)
+
+
+async def _unmark(namespace: Observed, cx: Context) -> None:
     with translated():
         metadata = {
             "name": namespace.name,
@@ -135,14 +150,9 @@ async def release(namespace: Observed, cx: Context) -> None:
         present = stored["metadata"]
         labels = {key: None for key in _ours(namespace.detail) if key in present.get("labels", {})}
         annotations = present.get("annotations", {})
-        marks = {key: None for key in (names.TENANT_UID, names.ORIGIN, names.OWNER) if key in annotations}
+        marks = {key: None for key in MARKS if key in annotations}
         if labels or marks:
             await cx.objects.patch(stored, {"labels": labels, "annotations": marks})
-    # What has lost its label is there still, and would be left behind.
-    left = {**cx.seen.deleted(namespace.name), **cx.seen.children(namespace.name)}
-    for child in sorted(left.values(), key=lambda item: item.kind in TELLING_KINDS):
-        with translated():
-            await cx.objects.delete(child.kind, child.name, child.namespace, uid=child.uid)
 
 
 async def close(
@@ -220,6 +230,14 @@ def _archive(tenant: Tenant, raw: Manifest) -> Manifest:
     name = names.archive_name(tenant.metadata.name, tenant.metadata.uid)
     metadata = {"name": name, "finalizers": [names.FINALIZER]}
     return {"apiVersion": API_VERSION, "kind": "TenantArchive", "metadata": metadata, "spec": spec}
+
+
+def _is_marked(detail: Any) -> bool:
+    """Return whether anything of a namespace's metadata is ours, or may be."""
+    if not isinstance(detail, NamespaceDetail):
+        return True
+    marks = [key for key in MARKS if key in detail.annotations]
+    return bool(detail.owned_labels or detail.owned_annotations or _ours(detail) or marks)
 
 
 def _ours(detail: Any) -> list[str]:
