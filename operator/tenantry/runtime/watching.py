@@ -24,6 +24,8 @@ import kopf
 import uvloop
 from kubernetes.aio.client.configuration import Configuration
 
+from tenantry.adapters.kubernetes.decoding import ReadableResponse
+
 logger = logging.getLogger(__name__)
 
 GROUP, VERSION = "tenantry.dev", "v1alpha1"
@@ -228,7 +230,7 @@ def _registry(
     refused: kopf.ConnectionInfo | None = None
     logins = itertools.count()
 
-    async def login(**_: Any) -> kopf.ConnectionInfo:
+    async def login(**_: Any) -> kopf.AiohttpSession:
         """Called at first, and whenever the API server has refused what the last call returned."""
         nonlocal refused
         present = await _credentials(configuration)
@@ -238,7 +240,7 @@ def _registry(
             present = await _credentials(configuration)
         refused = present
         # Kopf ends where what was refused comes again: each time it differs in what nobody looks at.
-        return dataclasses.replace(present, priority=next(logins))
+        return dataclasses.replace(_session(present), priority=next(logins))
 
     async def event_seen(event: kopf.RawEvent, **_: Any) -> None:
         put(event["type"], dict(event["object"]))
@@ -257,6 +259,17 @@ class _Connection(kopf.ConnectionInfo):
         context = super().as_ssl_context()
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         return context
+
+
+def _session(credentials: kopf.ConnectionInfo) -> kopf.AiohttpSession:
+    """Return connections for Kopf, which closes them, as it would make them but for how answers are read."""
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=credentials.as_ssl_context()),
+        headers=credentials.as_http_headers(),
+        proxy=credentials.proxy_url,
+        response_class=ReadableResponse,
+    )
+    return kopf.AiohttpSession(server=credentials.server, aiohttp_session=session)
 
 
 async def _credentials(configuration: Configuration) -> kopf.ConnectionInfo:

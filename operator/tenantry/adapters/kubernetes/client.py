@@ -26,6 +26,7 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config.incluster_config import InClusterConfigLoader
 
+from tenantry.adapters.kubernetes.decoding import decode
 from tenantry.adapters.kubernetes.tokens import TokenFile, renew, renew_as_loaded
 from tenantry.reconcile.ports import Conflict, Refused, Unavailable
 
@@ -291,7 +292,7 @@ async def _lines(raw: aiohttp.ClientResponse, path: str) -> AsyncIterator[dict[s
             *whole, rest = (rest + chunk).split(b"\n")
             for line in whole:
                 if line:
-                    yield orjson.loads(line)
+                    yield decode(line)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise Unavailable(f"the watch of {path} broke off: {_words(error)}") from error
 
@@ -303,7 +304,7 @@ def _is_overload(status: int, text: bytes) -> bool:
 def _read(text: bytes, what: str) -> dict[str, Any]:
     """Return an answer of the API server; Unavailable where something else has answered, or half of it is lost."""
     try:
-        answer = orjson.loads(text) if text else {}
+        answer = decode(text) if text else {}
     except ValueError:
         answer = None
     if not isinstance(answer, dict):

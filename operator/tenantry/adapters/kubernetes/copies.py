@@ -15,8 +15,11 @@ class Copies:
         self._kept: dict[str, bytes] = {}
 
     def keep(self, name: str, manifest: Mapping[str, Any]) -> None:
-        """Remember a Tenant in place of what was known of that name."""
-        self._kept[name] = orjson.dumps(manifest)
+        """Remember a Tenant in place of what was known of that name; one that is nested too deeply has to be read."""
+        try:
+            self._kept[name] = orjson.dumps(manifest)
+        except TypeError:
+            self.drop(name)
 
     def get(self, name: str) -> dict[str, Any] | None:
         """Return a copy that is the caller's own, None where there is none."""
