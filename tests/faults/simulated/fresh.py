@@ -5,7 +5,8 @@ may differ is said here, and nowhere else:
 
 - the numbers of configuration revisions, and revisions before the present one;
 - a pin (`spec.configRevision`): it means a revision of this tenant's own past;
-- the last good configuration, which stays while a new one is refused;
+- the last good configuration, which stays while a new one is refused (the last one that is on record as such: while
+  the ledger is away none is);
 - quotas, network, Pod Security and configuration of a plan that was deleted: they stay as they were;
 - whether it has its namespace at all, where others want it too or had it before.
 """

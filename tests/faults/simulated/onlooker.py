@@ -64,7 +64,8 @@ class Person:
     was_allowed: set[str] = field(default_factory=set)
     labels: set[str] = field(default_factory=set)
     good: dict[str, str] = field(default_factory=dict)
-    """By UID of its namespace: what its application read when its configuration was last as its spec said."""
+    """By UID of its namespace: what its application read when its configuration was last as its spec said, and was
+    on record as that."""
 
     @property
     def spec(self) -> Object:
@@ -100,6 +101,8 @@ class Home:
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
     revisions: dict[int, Object] = field(default_factory=dict)
+    holders: list[str] = field(default_factory=list)
+    """UIDs of all that have had it, each by right of the one before; by the consent of others from the last on."""
     unsure: set[int] = field(default_factory=set)
     """Numbers of revisions that somebody deleted: they may come again with another content."""
 
@@ -283,13 +286,14 @@ class Onlooker(Fault):
         )
 
     def _note_good(self, person: Person, status: Object) -> None:
-        is_good = any(
-            (item["type"], item["status"]) == ("ConfigReady", "True") for item in status.get("conditions", [])
-        )
-        stored = self.world.api.objects.get(Ref("ConfigMap", person.namespace, "tenant-config"))
+        conditions = {item["type"]: item["status"] for item in status.get("conditions", [])}
+        stored = self.world.api.objects.get(Ref("ConfigMap", person.namespace, names.CONFIG_MAP))
         home = self.home(person.namespace)
-        if is_good and stored is not None and home is not None:
-            person.good[home.uid] = stored.manifest["data"]["config.json"]
+        if conditions.get("ConfigReady") != "True" or stored is None or home is None:
+            return
+        data = stored.manifest["data"]
+        if data["revision"] == str(status.get("configRevision")):
+            person.good[home.uid] = data["config.json"]
 
     def _note_revision(self, ref: Ref) -> None:
         stored, home = self.world.api.objects[ref].manifest, self.home(ref.namespace)
@@ -320,18 +324,24 @@ class Onlooker(Fault):
 
     def _handed_over(self, home: Home, holder: str) -> None:
         former = self.people.get(home.holder)
+        consented = home.by_user
         if not holder:
             assert self._may_leave(home), f"namespace {home.name} is given away"
         elif former is None or home.marks_lost:
             marked = home.annotations.get(names.ADOPTABLE_BY) == self.people[holder].name
             theirs = former is not None and self.may_take_over(self.people[holder], former)
             assert not home.by_user or marked or theirs, f"namespace {home.name} is taken"
+            consented |= marked
         else:
             assert former.gone, f"namespace {home.name} is taken from Tenant {former.name}"
             assert self.may_take_over(self.people[holder], former), (
                 f"namespace {home.name} falls to a stranger"
             )
         home.holder = holder
+        if consented:
+            home.holders.clear()
+        if holder and holder not in home.holders[-1:]:
+            home.holders.append(holder)
 
     def _may_leave(self, home: Home) -> bool:
         """Return whether users want a namespace left for good."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import strategies
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from tenantry.domain import names
 from tests.faults.simulated import at_rest
 from tests.faults.simulated.apiserver import Ref
 from tests.faults.simulated.drawn import PACES, PLACES, PLAN_EDITS, SPECS, TENANTS
 from tests.faults.simulated.fresh import REST, put
-from tests.faults.simulated.onlooker import Onlooker, archive_name
+from tests.faults.simulated.onlooker import Home, Onlooker, Person, archive_name
 from tests.faults.simulated.world import World
 from tests.unit.builders import sample
 
@@ -135,17 +137,27 @@ class Walk(RuleBasedStateMachine):
             if home is None or home.holder != person.uid or home.terminating:
                 continue
             there = self.world.api.get("ConfigMap", "owner-data", home.name)
-            if there is not None and there["data"]["of"] != person.uid:
-                former = self.onlooker.people[there["data"]["of"]]
-                assert former.gone
-                assert former.name == person.name or home.by_user, f"{person.name} has data of {former.name}"
-                allowed = person.was_allowed
-                same = {email.lower() for email in person.emails} & {email.lower() for email in former.emails}
-                assert same or archive_name(former) in allowed or home.by_user, "a stranger has data"
+            if there is not None:
+                self._check_data(there["data"]["of"], person, home)
             metadata = {"name": "owner-data", "namespace": home.name}
             data = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"of": person.uid}}
             self.world.api.apply(data, "app")
         self.onlooker.users_acted()
+
+    def _check_data(self, former: str, person: Person, home: Home) -> None:
+        """Whose data it is had the namespace once, and each that had it since was let have it by the one before."""
+        if former not in home.holders:
+            assert home.by_user or home.annotations.get(names.ADOPTABLE_BY) == person.name, (
+                "whose data is this?"
+            )
+            return
+        chain = [self.onlooker.people[uid] for uid in home.holders[home.holders.index(former) :]]
+        assert chain[-1] is person
+        for one, heir in pairwise(chain):
+            assert one.gone
+            assert one.name == heir.name, f"{heir.name} has data of {one.name}"
+            same = {email.lower() for email in one.emails} & {email.lower() for email in heir.emails}
+            assert same or archive_name(one) in heir.was_allowed, "a stranger has data"
 
     @rule(relist=strategies.booleans(), pace=PACES)
     def restarted(self, relist: bool, pace: int) -> None:
@@ -161,7 +173,10 @@ class Walk(RuleBasedStateMachine):
     def ledger_away_or_back(self, pace: int) -> None:
         """The database goes away, or is there again."""
         self.world.audit.down = not self.world.audit.down
-        self.acted(pace)
+        # Who is on the way out says whether it waits for the ledger.
+        going = [person.namespace for person in self.onlooker.living() if person.deleting]
+        over = [item["spec"]["namespace"] for item in self.onlooker.stored("TenantArchive")]
+        self.acted(pace, *going, *over)
 
     @rule(
         amount=strategies.sampled_from([{"minutes": 1}, {"minutes": 3}, {"hours": 25}, {"days": 31}]),
