@@ -65,9 +65,12 @@ async def replicas(
         for name in "abc":
             folder = tmp_path_factory.mktemp(name)
             door = await proxy.door(name, folder)
-            members.append(
-                Member(name, door, api, folder, TENANTRY_DATABASE_URL=database, TENANTRY_WORKERS="6")
-            )
+            settings = {
+                "TENANTRY_DATABASE_URL": database,
+                "TENANTRY_LEASE_SECONDS": str(LEASE_SECONDS),
+                "TENANTRY_WORKERS": "6",
+            }
+            members.append(Member(name, door, api, folder, **settings))
         try:
             yield Fleet(api, view, proxy, members, database)
         finally:
@@ -465,6 +468,7 @@ async def test_stopped_while_the_api_server_is_silent(fleet: Fleet, flow: Flow) 
 
 async def test_replicas_restarted_one_after_the_other_under_a_steady_flow(fleet: Fleet, flow: Flow) -> None:
     await fleet.muster(3)
+    before = losses(fleet)
     async with flow.flowing():
         for member in fleet.members:
             await member.end()
@@ -472,4 +476,10 @@ async def test_replicas_restarted_one_after_the_other_under_a_steady_flow(fleet:
             await flow.more(5)
     report("an edit in a rolling restart, at most", max(flow.waits))
     assert max(flow.waits) < LONGEST_WAIT
-    assert all(term.released for term in fleet.terms[:-1])
+    # A machine that is busy enough has a replica lose a Lease of three seconds; whoever still had it gave it back.
+    assert len([term for term in fleet.terms[:-1] if not term.released]) <= losses(fleet) - before
+
+
+def losses(fleet: Fleet) -> int:
+    """Return how often a replica has lost the Lease since the first test."""
+    return sum(member.said().count("Lost the Lease") for member in fleet.members)
