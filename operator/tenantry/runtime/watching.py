@@ -85,6 +85,7 @@ async def watch_kinds(
             loop.call_soon_threadsafe(settle, outcome)
 
     _quiet_kopf()
+    kopf_loop.set_exception_handler(_unheard)
     threading.Thread(target=work, name="kopf", daemon=True).start()
     stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
     try:
@@ -296,6 +297,8 @@ async def _await_discovery(configuration: Configuration, kinds: tuple[str, ...],
             missing = set(kinds) - await _served(configuration)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             reason = f"the API server cannot be asked for its kinds: {error or type(error).__name__}"
+        except (ValueError, TypeError, KeyError):
+            reason = "the API server's answer about its kinds makes no sense: is a proxy before it?"
         else:
             if not missing:
                 return True
@@ -333,7 +336,12 @@ def _quiet_kopf() -> None:
     The reactor logs what ends it with tracebacks, which WatchStopped says in a line, and that it leaves the
     signals alone, which is on purpose.
     """
-    log = logging.getLogger("kopf")
-    if log.level == logging.NOTSET:
-        log.setLevel(logging.WARNING)
-        logging.getLogger("kopf._core.reactor").setLevel(logging.CRITICAL)
+    for name, level in (("kopf", logging.WARNING), ("kopf._core.reactor", logging.CRITICAL)):
+        log = logging.getLogger(name)
+        if log.level == logging.NOTSET:
+            log.setLevel(level)
+
+
+def _unheard(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Take note of what one of Kopf's tasks has raised for nobody, as when several fail and one ends it."""
+    logger.debug("Kopf: %s", context.get("message"), exc_info=context.get("exception"))

@@ -15,6 +15,7 @@ from tenantry.adapters.kubernetes.client import Client
 from tenantry.adapters.kubernetes.kinds import KINDS
 from tenantry.adapters.kubernetes.reflector import FIRST_PAUSE_SECONDS, Reflector, SetBack, list_own
 from tenantry.adapters.kubernetes.seen import Seen
+from tenantry.reconcile.ports import Unavailable
 from tests.unit.kubernetes.fake_api import failure, listed, served, watched
 
 CONFIG_MAP = KINDS["ConfigMap"]
@@ -207,3 +208,13 @@ async def test_a_list_that_a_watch_overtakes_is_not_taken_for_one_that_was_set_b
     async with served(answer) as client:
         reflectors.append(Reflector(client, CONFIG_MAP, seen))
         assert await reflectors[0].relist() == "5"
+
+
+async def test_an_answer_that_makes_no_sense_is_no_empty_list() -> None:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.json_response({})
+
+    async with served(answer) as client:
+        seen = Seen("free", lambda *_: None)
+        with pytest.raises(Unavailable, match="the list of configmaps makes no sense"):
+            await Reflector(client, CONFIG_MAP, seen).relist()

@@ -180,11 +180,13 @@ async def pages(client: Client, kind: Kind) -> AsyncIterator[tuple[list[dict[str
         query["labelSelector"] = kind.selector
     while True:
         answer = await client.send("GET", kind.path(), query=query)
-        items = answer.get("items") or []
+        items, metadata = answer.get("items") or [], answer.get("metadata") or {}
+        if "resourceVersion" not in metadata:
+            raise Unavailable(f"the list of {kind.plural} makes no sense: is a proxy before the API server?")
         for item in items:
             item["kind"], item["apiVersion"] = kind.kind, kind.api_version
-        yield items, str(answer["metadata"]["resourceVersion"])
-        following = answer["metadata"].get("continue")
+        yield items, str(metadata["resourceVersion"])
+        following = metadata.get("continue")
         if not following:
             return
         query["continue"] = following
