@@ -284,6 +284,12 @@ CASES = {
     ),
     "defaults-key": Case(plan(), put(DEFAULTS, {"limits": {"pods": "1"}}), "keys must be cpu, memory"),
     "defaults-key-odd": Case(plan(), put(DEFAULTS, {"limits": {"a b/c": "1"}}), "found a b/c"),
+    "defaults-domain-244": Case(
+        plan(), put(DEFAULTS, {"limits": {"a" * 244 + "/x": "1"}, "requests": {"a" * 244 + "/x": "1"}})
+    ),
+    "defaults-domain-245": Case(
+        plan(), put(DEFAULTS, {"limits": {"a" * 245 + "/x": "1"}}), "keys must be cpu, memory"
+    ),
     "defaults-digits": Case(
         plan(),
         put(DEFAULTS, {"limits": {"cpu": "1e999999999"}, "requests": {"cpu": "1e999999999"}}),

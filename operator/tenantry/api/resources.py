@@ -95,7 +95,8 @@ ResourceAmounts = Annotated[
         maxProperties=8,
         rules=[
             every_key(
-                "k in ['cpu', 'memory', 'ephemeral-storage'] || k.indexOf('/') <= 253 && "
+                # Kubernetes writes `requests.` before them, and takes 253 characters for a domain with that.
+                "k in ['cpu', 'memory', 'ephemeral-storage'] || k.indexOf('/') <= 244 && "
                 f"k.matches('^{DNS_SUBDOMAIN}/{QUALIFIED_NAME}$')",
                 "keys must be cpu, memory, ephemeral-storage or an extended resource such as nvidia.com/gpu",
             ),
