@@ -12,7 +12,7 @@ _DOMAIN = ".".join(["d" * 60] * 4)
 
 def largest_plan() -> Object:
     """A Plan with every list, map, text and number at its limit."""
-    extended = {f"{number}.{_DOMAIN}/{'K' * 63}": "9" * 29 + "Ei" for number in range(8)}
+    extended = {f"{number}.{_DOMAIN[:242]}/{'K' * 63}": "9" * 29 + "Ei" for number in range(8)}
     requests = {f"requests.{number:02d}.{_DOMAIN[:230]}/{'K' * 63}": "9" * 29 + "Ei" for number in range(26)}
     native = {
         f"{part}.{name}": "0." + "1" * 29 + "k"
