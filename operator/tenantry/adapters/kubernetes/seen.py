@@ -77,16 +77,16 @@ class Seen(OwnKinds):
     def wrote(self, manifest: Mapping[str, Any]) -> None:
         """Take in the answer to a write of ours.
 
-        Our own writes wake nobody, but for what they mean to an archive: a new one, or one whose namespace has
-        been taken over by a Tenant. An answer that brings somebody else's edit does: its event comes too late.
+        Our own writes wake nobody, but for what they mean to others: a new archive, and a namespace that more than
+        one Tenant or an archive is concerned with. An answer that brings somebody else's edit does: its event
+        comes too late.
         """
         kind, metadata = manifest["kind"], manifest["metadata"]
         subject = (kind, metadata.get("namespace", ""), metadata["name"])
         self._in_flight.answered(subject, int(metadata["resourceVersion"]))
         self.saw(manifest, wake=kind == "TenantArchive")
-        if kind == "Namespace":
-            for name in self.archives_in(metadata["name"]):
-                self._changed("TenantArchive", "", name)
+        if kind == "Namespace" and (self.archives_in(subject[2]) or len(self.claims(subject[2])) > 1):
+            self._changed(*subject)
 
     def saw(self, manifest: Mapping[str, Any], *, wake: bool = True) -> None:
         """Take in an object of any kind, as a watch or a list brings it."""
