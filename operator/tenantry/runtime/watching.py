@@ -12,10 +12,11 @@ import concurrent.futures
 import dataclasses
 import itertools
 import logging
+import math
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any, cast
 
@@ -25,6 +26,11 @@ import uvloop
 from kubernetes.aio.client.configuration import Configuration
 
 from tenantry.adapters.kubernetes.decoding import ReadableResponse
+from tenantry.adapters.kubernetes.reflector import (
+    FIRST_PAUSE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    SHORTEST_WATCH_SECONDS,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -230,6 +236,7 @@ def _registry(
 
     refused: kopf.ConnectionInfo | None = None
     logins = itertools.count()
+    pace = _Pace()
 
     async def login(**_: Any) -> kopf.AiohttpSession:
         """Called at first, and whenever the API server has refused what the last call returned."""
@@ -241,7 +248,7 @@ def _registry(
             present = await _credentials(configuration)
         refused = present
         # Kopf ends where what was refused comes again: each time it differs in what nobody looks at.
-        return dataclasses.replace(_session(present), priority=next(logins))
+        return dataclasses.replace(_session(present, pace), priority=next(logins))
 
     async def event_seen(event: kopf.RawEvent, **_: Any) -> None:
         put(event["type"], dict(event["object"]))
@@ -262,9 +269,34 @@ class _Connection(kopf.ConnectionInfo):
         return context
 
 
-def _session(credentials: kopf.ConnectionInfo) -> kopf.AiohttpSession:
+class _Pace:
+    """Holds back watches that end as soon as they have begun: Kopf begins the next one without a pause."""
+
+    def __init__(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        self._sleep = sleep
+        self._last: dict[str, tuple[float, float]] = {}
+
+    async def __call__(
+        self, _session: object, _context: object, asked: aiohttp.TraceRequestStartParams
+    ) -> None:
+        """Called by aiohttp, and awaited, before each request."""
+        if asked.url.query.get("watch") != "true":
+            return
+        now = asyncio.get_running_loop().time()
+        began, pause = self._last.get(asked.url.path, (-math.inf, 0.0))
+        short = now - began < SHORTEST_WATCH_SECONDS
+        pause = min(max(pause * 2, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS) if short else 0.0
+        self._last[asked.url.path] = now + pause, pause
+        if pause:
+            await self._sleep(pause)
+
+
+def _session(credentials: kopf.ConnectionInfo, pace: _Pace) -> kopf.AiohttpSession:
     """Return connections for Kopf, which closes them, as it would make them but for how answers are read."""
+    tracing = aiohttp.TraceConfig()
+    tracing.on_request_start.append(pace)
     session = aiohttp.ClientSession(
+        trace_configs=[tracing],
         connector=aiohttp.TCPConnector(limit=0, ssl=credentials.as_ssl_context()),
         headers=credentials.as_http_headers(),
         proxy=credentials.proxy_url,
