@@ -106,7 +106,7 @@ class ActsOnChildren(Walk):
         if home is None or ref is None:
             return
         place = home.name
-        if ref.name in ("tenantry", "tenantry-default-deny"):
+        if ref.name in (names.QUOTA, names.DEFAULT_DENY, "tenantry-suspended"):
             self.onlooker.unlimited.add(place)
         if how == "delete":
             if ref.kind == "ControllerRevision":

@@ -205,7 +205,10 @@ async def _without_plan(
     onlooker: Onlooker, person: Person, home: Home, wanted: Picture, there: Picture
 ) -> list[str]:
     """Compare a tenant whose plan is not there: what came of a plan stays as it was, all else is as it must be."""
-    conditions, limited = dict(wanted.conditions), "ResourceQuota/tenantry" in there.children
+    conditions = dict(wanted.conditions)
+    quota = there.children.get(f"ResourceQuota/{names.QUOTA}")
+    # Without its label no watch tells of it, so nobody is let in until there is a plan again.
+    limited = quota is not None and names.MANAGED_BY in quota["metadata"].get("labels", {})
     if onlooker.world.api.objects[Ref("Tenant", "", person.name)].manifest["status"].get("configRevision"):
         conditions["PolicyReady"] = ("True", "PlanNotFound")
     problems = _differences({"conditions": conditions}, {"conditions": there.conditions})
