@@ -15,24 +15,24 @@ from tenantry.reconcile.ports import Context, Unavailable
 from tenantry.reconcile.result import Key, Result
 
 
-async def _record_deletion(name: str, raw: Manifest | None, cx: Context) -> None:
-    """Record that a Plan of this name was deleted, where it has been seen. Raises Retry without the ledger."""
-    gone = cx.seen.deleted_plan(name)
-    if gone is None or (raw is not None and raw["metadata"]["uid"] == gone.metadata.uid):
-        return
-    identity = f"{gone.metadata.uid}/deleted@{gone.metadata.resource_version}"
-    before = gone.spec.as_json()
-    message = f"deleted Plan {name}"
-    row = await record.intent(gone, cx, identity, Action.DELETED, message, actor="unknown", before=before)
-    cx.seen.plan_deletion_recorded(gone)
-    await cx.objects.emit(gone.as_json(), row.action, row.message)
+async def _record_deletions(name: str, raw: Manifest | None, cx: Context) -> None:
+    """Record each Plan of this name that was seen and is deleted. Raises Retry without the ledger."""
+    while (gone := cx.seen.deleted_plan(name)) is not None:
+        if raw is not None and raw["metadata"]["uid"] == gone.metadata.uid:
+            return
+        identity = f"{gone.metadata.uid}/deleted@{gone.metadata.resource_version}"
+        before = gone.spec.as_json()
+        message = f"deleted Plan {name}"
+        row = await record.intent(gone, cx, identity, Action.DELETED, message, actor="unknown", before=before)
+        cx.seen.plan_deletion_recorded(gone)
+        await cx.objects.emit(gone.as_json(), row.action, row.message)
 
 
 async def reconcile(key: Key, cx: Context) -> Result:
     """Report on one Plan; safe to run again after dying at any line."""
     raw = await cx.objects.get("Plan", key.name)
     try:
-        await _record_deletion(key.name, raw, cx)
+        await _record_deletions(key.name, raw, cx)
     except Retry as error:
         return report.result_of([error])
     if raw is None:

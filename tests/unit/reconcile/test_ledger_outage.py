@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 
+from tenantry.reconcile.result import Key
 from tests.faults.simulated.flows import OWNER, SPEC, plans_alone, ready, second_revision
 from tests.faults.simulated.world import World
 
@@ -136,3 +137,17 @@ async def test_tenants_at_rest_do_not_notice() -> None:
     await world.settle(SHORT)
     assert world.condition("Ready") == ("False", "LedgerUnavailable")
     assert world.found("Tenant", "other") == quiet
+
+
+async def test_a_plan_that_was_deleted_twice_meanwhile_is_on_record_twice_at_once() -> None:
+    world = await plans_alone()
+    world.audit.down = True
+    for _ in range(2):
+        world.api.delete("Plan", "pro")
+        await world.settle(SHORT)
+        world.plan("pro")
+        await world.settle(SHORT)
+    world.audit.down = False
+    world.add(Key("Plan", "pro"))
+    await world.settle(timedelta(minutes=3))
+    assert world.audit.actions("pro").count("Deleted") == 2
