@@ -10,8 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tenantry.api.archive import TenantArchive, TenantArchiveStatus
 from tenantry.api.common import Condition, Status
-from tenantry.api.tenant import Tenant
+from tenantry.api.plan import Plan, PlanStatus
+from tenantry.api.tenant import Tenant, TenantStatus
 from tenantry.desired.owner import Manifest
 from tenantry.domain import conditions, names
 from tenantry.domain.conditions import Outcome
@@ -25,6 +27,12 @@ from tenantry.reconcile.ports import Conflict, Context, Unavailable
 from tenantry.reconcile.result import Result
 
 OUTRUN = timedelta(seconds=5)
+
+STATUS_FIELDS = {
+    kind.__name__: frozenset(field.alias or name for name, field in status.model_fields.items())
+    for kind, status in ((Tenant, TenantStatus), (Plan, PlanStatus), (TenantArchive, TenantArchiveStatus))
+}
+"""What this version knows of the status of each kind, as it is written there."""
 
 
 @dataclass(slots=True)
@@ -130,8 +138,10 @@ async def write_status(raw: Manifest, wanted: dict[str, Any], cx: Context) -> Ma
     """Bring the status of the very object that was read to what is wanted; return it as stored by that write.
 
     None: it took none. Another object by the same name is a conflict. What other field managers own in the
-    status is theirs: it stays, and gives no cause for a write.
+    status is theirs: it stays, and gives no cause for a write. So does what a newer version of ours wrote there
+    before a rollback: it may be all that it knows.
     """
+    wanted = {**_of_a_newer_version(raw), **wanted}
     if not _status_differs(raw, wanted):
         return None
     try:
@@ -161,6 +171,13 @@ def _status_differs(raw: Manifest, wanted: dict[str, Any]) -> bool:
     kept = {json.loads(name[2:])["type"] for name in owned.get("f:conditions", {}) if name.startswith("k:")}
     ours = kept | listed.keys()
     return listed != {item["type"]: item for item in present.get("conditions", []) if item["type"] in ours}
+
+
+def _of_a_newer_version(raw: Manifest) -> dict[str, Any]:
+    """Return the fields of the status that are ours by managedFields, and that this version does not know."""
+    known, owned = STATUS_FIELDS[raw["kind"]], _owned_status(raw)
+    present = raw.get("status") or {}
+    return {name: value for name, value in present.items() if name not in known and f"f:{name}" in owned}
 
 
 def _owned_status(raw: Manifest) -> dict[str, Any]:
