@@ -10,7 +10,7 @@ from hypothesis.stateful import rule
 from tenantry.domain import names
 from tests.faults.simulated.apiserver import Ref
 from tests.faults.simulated.drawn import CHILD, MANAGERS, PACES, PLACES, TENANTS
-from tests.faults.simulated.onlooker import Home, is_ours
+from tests.faults.simulated.onlooker import OUR_NAMES, Home, is_ours
 from tests.faults.simulated.walk import Walk
 
 Object = dict[str, Any]
@@ -105,6 +105,8 @@ class ActsOnChildren(Walk):
         ref = self.child(home.name, which) if home else None
         if home is None or ref is None:
             return
+        if how == "content" and ref.name not in OUR_NAMES.get(ref.kind, {ref.name}):
+            return  # whom somebody lets in by a binding of their own is pruned only once there is a plan
         place = home.name
         if ref.name in (names.QUOTA, names.DEFAULT_DENY, "tenantry-suspended"):
             self.onlooker.unlimited.add(place)
