@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tests.faults.proxy import Answer, Cut, Fault, Request, refusal
+from tests.faults.proxy import Answer, Cut, Fault, Object, Request, refusal
 from tests.faults.rivals import Rival, fighter, holder
 
 Where = Callable[[Request], bool]
@@ -96,7 +96,9 @@ class Selected(Fault):
         self._seen: Counter[str] = Counter()
         self._hit: set[int] = set()
         self.met: list[Request] = []
-        """The requests that it befell."""
+        """The requests, and what watches tell, that it befell."""
+        self.hit = asyncio.Event()
+        """Set when there is one."""
 
     async def before(self, request: Request) -> Answer | None:
         if not self._where(request):
@@ -105,11 +107,22 @@ class Selected(Fault):
         if self._first is not None and self._seen[str(request)] > self._first:
             return None
         self._hit.add(request.number)
-        self.met.append(request)
+        self._note(request)
         return await self._fault.before(request)
 
     async def after(self, request: Request, answer: Answer) -> Answer:
         return await self._fault.after(request, answer) if request.number in self._hit else answer
+
+    def events(self, request: Request, event: Object) -> Iterable[Object]:
+        told = telling(request, event)
+        if not self._where(told):
+            return (event,)
+        self._note(told)
+        return self._fault.events(request, event)
+
+    def _note(self, request: Request) -> None:
+        self.met.append(request)
+        self.hit.set()
 
 
 class Ward(Fault):
@@ -124,8 +137,18 @@ class Ward(Fault):
     async def after(self, request: Request, answer: Answer) -> Answer:
         return await self._of(request).after(request, answer)
 
+    def events(self, request: Request, event: Object) -> Iterable[Object]:
+        return self._of(telling(request, event)).events(request, event)
+
     def _of(self, request: Request) -> Fault:
         return self.faults.get(tenant_of(request, self.faults), Fault())
+
+
+def telling(watch: Request, event: Object) -> Request:
+    """Return an event of a watch as if it were a request, with the verb "tell", about the object."""
+    metadata = event["object"].get("metadata") or {}
+    name, namespace = metadata.get("name", ""), metadata.get("namespace", "")
+    return Request(watch.number, watch.door, "tell", watch.kind, name, namespace)
 
 
 def tenant_of(request: Request, tenants: Collection[str] | Mapping[str, object]) -> str:
@@ -174,8 +197,8 @@ def about_events(request: Request) -> bool:
 
 
 def anything(request: Request) -> bool:
-    """Whether it is a request; watches are."""
-    return True
+    """Whether it is a request; watches are, what they tell is not."""
+    return request.verb != "tell"
 
 
 def nothing(_: Request) -> bool:

@@ -16,7 +16,7 @@ import re
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -127,6 +127,7 @@ class Stage:
             await asyncio.gather(*(self._begin(play) for play in plays))
             await self._bystand(bystanders, PATIENCE)
             await asyncio.gather(*(self._told(play) for play in plays))
+            await asyncio.gather(*(self._met(play) for play in plays))
             await asyncio.sleep(max(0.0, began + hold - now()))
             self.proxy.fault = Fault()
         lifted = now()
@@ -168,6 +169,12 @@ class Stage:
             lambda: done(self.view, play.tenant), f"{play.act} is answered", patience, play.tenant
         )
         play.recovered = now() - began
+
+    async def _met(self, play: Play) -> None:
+        """Wait until the fault has befallen something."""
+        if play.fault is not None and play.trouble is not None and play.trouble.rival is None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(play.fault.hit.wait(), PATIENCE)
 
     async def _told(self, play: Play) -> None:
         """Wait until the conditions say what is waited for."""
