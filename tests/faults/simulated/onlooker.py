@@ -114,6 +114,7 @@ class Onlooker(Fault):
         self.world = world
         self.people: dict[str, Person] = {}
         self.homes: dict[str, Home] = {}
+        self.wrong: AssertionError | None = None
         self.foreign: dict[Ref, str] = {}
         """Objects that are none of the operator's business, with their versions."""
         self.unlimited: set[str] = set()
@@ -239,6 +240,18 @@ class Onlooker(Fault):
 
     def after(self, write: Write) -> None:
         """Hold what the operator has just written against what it may."""
+        try:
+            self._check(write)
+        except AssertionError as error:
+            self.wrong = self.wrong or error
+            raise
+
+    def tell(self) -> None:
+        """Raise what was wrong with a write: the operator took it for a bug of its own, and has gone on."""
+        if self.wrong is not None:
+            raise self.wrong
+
+    def _check(self, write: Write) -> None:
         ref = Ref(write.kind, write.namespace, write.name)
         assert ref not in self.foreign, f"{write}: that is somebody else's"
         if write.kind == "Tenant":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Coroutine
 from itertools import pairwise
 from typing import Any
 
@@ -33,12 +34,14 @@ class Walk(RuleBasedStateMachine):
         self.touched: set[str] = set()
         self.before: dict[str, dict[Ref, str]] = {}
         self.order = random.Random(0)
+        self.sound = True
         self.world.restart(self.onlooker)
 
     def teardown(self) -> None:
         try:
             self.world.audit.down = False
-            self.settle()
+            if self.sound:  # else what is wrong has been said
+                self.settle()
         finally:
             self.loop.close()
 
@@ -71,7 +74,15 @@ class Walk(RuleBasedStateMachine):
         if pace < 0:
             self.settle()
         else:
-            self.loop.run_until_complete(self._work(pace))
+            self._run(self._work(pace))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        self.sound = False
+        try:
+            self.loop.run_until_complete(work)
+        finally:
+            self.onlooker.tell()
+        self.sound = True
 
     async def _work(self, steps: int) -> None:
         """Reconcile what is due, in any order; now and then on old news."""
@@ -90,7 +101,7 @@ class Walk(RuleBasedStateMachine):
 
     def settle(self) -> None:
         """Let the operator do all there is to do, and look at what has come of it."""
-        self.loop.run_until_complete(self._settle())
+        self._run(self._settle())
 
     async def _settle(self) -> None:
         world = self.world
