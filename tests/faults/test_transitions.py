@@ -6,6 +6,7 @@ managers and namespace controller. The fresh one is made under another name besi
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 
@@ -60,8 +61,14 @@ async def walk(api: Api, view: View, seed: int, acts: list[Act]) -> None:
             raise
     for name in TENANTS:
         await users.like_fresh(name)
-    for name in TENANTS:
-        await users.leave(name)
+    await asyncio.gather(*(clean_up(users, name) for name in TENANTS))
+
+
+async def clean_up(users: Users, name: str) -> None:
+    """Remove a tenant; also its namespace where that was adopted."""
+    await users.leave(name)
+    await users.api.delete("Namespace", f"tenant-{name}")
+    await users.gone("Namespace", f"tenant-{name}")
 
 
 @pytest.mark.usefixtures("operator")
