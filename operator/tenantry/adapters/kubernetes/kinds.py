@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from tenantry.api.common import API_VERSION
 from tenantry.domain import names
@@ -21,14 +22,24 @@ class Kind:
     selector: str | None = OURS
 
     def path(self, name: str = "", namespace: str = "", subresource: str = "") -> str:
-        """Return the path on the API server of a collection or of one object."""
+        """Return the path on the API server of a collection or of one object.
+
+        Raises LookupError for a name that no object can have and that would lead elsewhere.
+        """
         root = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
         parts = [root]
         if self.namespaced and namespace:
-            parts.append(f"namespaces/{namespace}")
+            parts.append(f"namespaces/{_segment(namespace)}")
         parts.append(self.plural)
-        parts.extend(part for part in (name, subresource) if part)
+        parts.extend(_segment(part) for part in (name, subresource) if part)
         return "/".join(parts)
+
+
+def _segment(name: str) -> str:
+    """Return a name as part of a path: it may be text of an archive, which nobody has checked."""
+    if name in (".", "..") or "/" in name or "%" in name:
+        raise LookupError(f"nothing can be called {name!r}")
+    return quote(name, safe=":")
 
 
 OWN_KINDS = (
