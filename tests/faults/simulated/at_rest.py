@@ -117,6 +117,7 @@ async def _compared(onlooker: Onlooker, person: Person, status: Object) -> list[
     adopted = home.annotations[names.ORIGIN] == "adopted"
     problems = [] if adopted or not home.by_user else ["its namespace was not made by the operator"]
     children = {ref for ref in world.api.objects if ref.namespace == home.name} - onlooker.foreign.keys()
+    children -= onlooker.hidden()
     there = picture(world, person.name, home.name, children)
     wanted = await fresh(person.name, person.spec, (person.plan, plan_spec), adopted=adopted)
     if plan_spec is None:
@@ -246,10 +247,11 @@ def _namespace(onlooker: Onlooker, name: str) -> list[str]:
     if home.terminating or (holder is not None and not holder.gone):
         return []
     archive = onlooker.archive_of(home.holder) if holder is not None else None
+    hidden = onlooker.hidden()
     ours = {
         f"{ref.kind}/{ref.name}": item.manifest
         for ref, item in onlooker.world.api.objects.items()
-        if ref.namespace == name and is_ours(ref, item.manifest, holder is not None)
+        if ref.namespace == name and ref not in hidden and is_ours(ref, item.manifest, holder is not None)
     }
     if archive is not None and holder is not None and not home.marks_lost:
         return _closed(home, holder, ours)

@@ -7,7 +7,9 @@ may differ is said here, and nowhere else:
 - a pin (`spec.configRevision`): it means a revision of this tenant's own past;
 - the last good configuration, which stays while a new one is refused (the last one that is on record as such: while
   the ledger is away none is);
-- quotas, network, Pod Security and configuration of a plan that was deleted: they stay as they were;
+- quotas, network, Pod Security and configuration of a plan that was deleted: they stay as they were, the
+  configuration as somebody left it who edited it while the namespace was kept for its archive;
+- what lost its label before the operator started: the new process does not know that it is there;
 - whether it has its namespace at all, where others want it too or had it before.
 """
 
@@ -106,7 +108,7 @@ def picture(world: World, name: str, where: str, children: set[Ref]) -> Picture:
             for ref, item in objects.items()
             if ref.kind not in HISTORY
         },
-        config=document(current)[1] if current else None,
+        config=document(current)[1] if current and '"revision"' in current["data"]["config.json"] else None,
     )
 
 

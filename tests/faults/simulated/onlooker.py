@@ -117,6 +117,7 @@ class Onlooker(Fault):
         self.wrong: AssertionError | None = None
         self.foreign: dict[Ref, str] = {}
         """Objects that are none of the operator's business, with their versions."""
+        self._hidden: set[Ref] = set()
         self.unlimited: set[str] = set()
         """Namespaces from which somebody took the limits away while people were in."""
         self.any_plan: Object = sample("plans.yaml", "pro")["spec"]
@@ -138,6 +139,11 @@ class Onlooker(Fault):
         """Return the namespace by that name that is there now."""
         stored = self.world.api.objects.get(Ref("Namespace", "", name))
         return self.homes.get(stored.manifest["metadata"]["uid"]) if stored else None
+
+    def hidden(self) -> set[Ref]:
+        """Return what had lost its label when the operator started: a new process does not know that it is there."""
+        objects = self.world.api.objects
+        return {ref for ref in self._hidden if ref in objects and not _is_labelled(objects[ref].manifest)}
 
     def archive_of(self, uid: str) -> Object | None:
         """Return the archive of a former Tenant."""
@@ -235,6 +241,12 @@ class Onlooker(Fault):
                 and not is_ours(ref, item.manifest, bool(home.holder))
             ):
                 self.foreign[ref] = item.manifest["metadata"]["resourceVersion"]
+
+    def restarted(self) -> None:
+        """Take note that a new process knows only what carries its label, and all of that."""
+        objects = self.world.api.objects.items()
+        self._hidden |= {ref for ref, item in objects if ref.namespace and not _is_labelled(item.manifest)}
+        self.news_came()
 
     # --- the operator -----------------------------------------------------------------------------------------
 
@@ -376,8 +388,11 @@ def archive_name(person: Person) -> str:
 
 def is_ours(ref: Ref, manifest: Object, held: bool) -> bool:
     """Return whether an object in a namespace is the operator's: by its label, or in a tenant's by its name."""
-    labels = manifest["metadata"].get("labels") or {}
     named = ref.name in OUR_NAMES.get(ref.kind, ()) or (
         ref.kind == "ControllerRevision" and ref.name.startswith("tenant-config-")
     )
-    return labels.get(names.MANAGED_BY) == names.MANAGER or (held and named)
+    return _is_labelled(manifest) or (held and named)
+
+
+def _is_labelled(manifest: Object) -> bool:
+    return (manifest["metadata"].get("labels") or {}).get(names.MANAGED_BY) == names.MANAGER

@@ -177,7 +177,7 @@ class Walk(RuleBasedStateMachine):
             self.world.relist()
         else:
             self.world.restart(self.onlooker)
-            self.onlooker.news_came()
+            self.onlooker.restarted()
         self.acted(pace)
 
     @rule(pace=PACES)
