@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable
 
@@ -62,22 +63,17 @@ class Older(Fault):
         return first if self._count[what] % 2 == 0 else answer
 
 
-class Blind(Fault):
-    """No watch can be opened."""
-
-    async def before(self, request: Request) -> Answer | None:
-        return Answer(503) if request.verb == "watch" else None
-
-
-class Gone(Fault):
-    """The first watch of each kind is told that it comes too late, and has to list anew."""
+class Gap(Fault):
+    """No watch is answered until it is over; then the first one of each kind comes too late, and has to list anew."""
 
     def __init__(self) -> None:
+        self.over = asyncio.Event()
         self.told: set[str] = set()
 
     async def before(self, request: Request) -> Answer | None:
         if request.verb != "watch" or request.kind in self.told:
             return None
+        await self.over.wait()
         self.told.add(request.kind)
         return EXPIRED
 

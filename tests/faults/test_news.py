@@ -1,8 +1,8 @@
 """Stale and lost news on the way from a real API server: the end is the same as undisturbed, and then all is quiet.
 
-The first part plays the acts of users (`acts.ACTS`) side by side, each tenant with a trouble of its own
-(`news.TROUBLES`), with an operator that lists everything every few seconds: what it is never told it finds by that.
-The second part has one that lists anew only where a watch must: what has gone while no watch ran is found by that.
+The acts of users (`acts.ACTS`) are played side by side, each tenant with a trouble of its own (`news.TROUBLES`), with
+an operator that lists everything every few seconds: what it is never told it finds by that. A watch that is silent
+altogether is the same, until the operator ends it (70 s of silence for Kopf's, 75 s for the others).
 """
 
 from __future__ import annotations
