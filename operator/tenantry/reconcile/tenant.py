@@ -79,7 +79,7 @@ async def _provision(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
     facts = observe(tenant, cx)
     progress = report.Progress(tenant, raw, plan=facts.plan_name)
     try:
-        marked = await _marked(tenant, raw, cx)
+        marked = await _marked(tenant, raw, facts, cx)
         if marked is None:
             return Result.done()
         progress.raw = marked
@@ -111,13 +111,17 @@ async def _provision(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
     return await report.tenant(progress, cx)
 
 
-async def _marked(tenant: Tenant, raw: Manifest, cx: Context) -> Manifest | None:
+async def _marked(tenant: Tenant, raw: Manifest, facts: Facts, cx: Context) -> Manifest | None:
     """Return the Tenant with our finalizer on it, None where it went away meanwhile."""
     present = tenant.metadata.finalizers
-    if names.FINALIZER in present:
-        return raw
     with translated():
-        return await cx.objects.patch(raw, {"finalizers": [*present, names.FINALIZER]})
+        if names.FINALIZER not in present:
+            return await cx.objects.patch(raw, {"finalizers": [*present, names.FINALIZER]})
+        if facts.namespace is not None:
+            return raw
+        # Its namespace is gone, which may be the first news of its own end: for nobody none is made.
+        now = await cx.objects.get("Tenant", tenant.metadata.name)
+        return raw if now is not None and now["metadata"]["uid"] == tenant.metadata.uid else None
 
 
 def observe(tenant: Tenant, cx: Context) -> Facts:

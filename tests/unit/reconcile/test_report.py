@@ -1,4 +1,4 @@
-"""Whose status is written: that of the object that was read, and of none that has come in its place."""
+"""What is written only for the very object that was read: its status, and a namespace for it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 
 from tenantry.reconcile import report
 from tenantry.reconcile.ports import Conflict
+from tenantry.reconcile.result import Key
 from tests.faults.simulated.flows import OWNER, ready
 from tests.faults.simulated.world import World
 
@@ -33,3 +34,16 @@ async def test_an_edit_meanwhile_does_not_keep_a_status_from_being_written() -> 
     world.api.merge({"kind": "Tenant", "metadata": {"name": "acme", "labels": {"a": "b"}}}, "kubectl-edit")
     await report.write_status(read, {**read["status"], "phase": "Degraded"}, world.cx)
     assert world.status()["phase"] == "Degraded"
+
+
+async def test_no_namespace_is_made_for_a_tenant_that_is_gone_and_that_is_not_known_yet() -> None:
+    world = await ready()
+    namespace = world.found("Namespace", "tenant-acme")
+    world.api.merge({"kind": "Tenant", "metadata": {"name": "acme", "finalizers": None}}, "kubectl-edit")
+    world.api.delete("Tenant", "acme")
+    world.api.delete("Namespace", "tenant-acme")
+    while world.api.get("Namespace", "tenant-acme") is not None:
+        assert world.api.collect()
+    world.process.seen.gone("Namespace", "", "tenant-acme", namespace["metadata"]["uid"])
+    await world.reconcile(Key("Tenant", "acme"))
+    assert world.api.get("Namespace", "tenant-acme") is None
