@@ -246,7 +246,7 @@ class Lives:
         problems: dict[str, list[str]] = {}
         with suppress(TimeoutError):
             async with asyncio.timeout(END_SECONDS):
-                while problems := await self._problems(trials):
+                while problems := await self._problems(trials):  # noqa: ASYNC110 - nothing tells
                     await asyncio.sleep(POLL_SECONDS)
         for trial in trials:
             wrong = problems.get(trial.scene.name)

@@ -95,7 +95,7 @@ def normal_form(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _normal(value: Any, quantities: bool) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):  # JSON has no other maps, and to ask for any takes much longer
         return {
             key: _amounts(item) if quantities and key in QUANTITIES else _normal(item, quantities)
             for key, item in value.items()

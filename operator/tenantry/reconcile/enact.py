@@ -18,7 +18,7 @@ from tenantry.domain.errors import PartError, Retry
 from tenantry.domain.observed import ChildKey, NamespaceDetail, Observed
 from tenantry.domain.reasons import Reason
 from tenantry.reconcile.brake import REFILL_SECONDS
-from tenantry.reconcile.ports import Conflict, Context, Refused, Unavailable
+from tenantry.reconcile.ports import Conflict, Context, Missing, Refused, Unavailable
 
 WITH_FIXED_PARTS = frozenset({"ConfigMap", "ControllerRevision", "ResourceQuota", "RoleBinding"})
 """Kinds that may have to be made anew: immutable data, scopes and roleRef cannot be changed in place."""
@@ -126,7 +126,7 @@ async def _ensure(desired: Manifest, seen: Observed | None, cx: Context, repairs
     with translated():
         if seen is not None and seen.deleting:
             await _let_go(seen, cx)
-        if not await _write(desired, wanted, cx):
+        if not await _write(desired, wanted, cx, new=seen is None):
             raise _differs(child)
     if repair is not None:
         repairs.append(repair)
@@ -144,13 +144,13 @@ def _differs(child: ChildKey, delay: float | None = None) -> Retry:
     )
 
 
-async def _write(desired: Manifest, wanted: str, cx: Context) -> bool:
-    """Apply; take off what others added by a replace; make anew what cannot be changed in place.
+async def _write(desired: Manifest, wanted: str, cx: Context, *, new: bool) -> bool:
+    """Store; take off what others added by a replace; make anew what cannot be changed in place.
 
     Returns whether the child is as desired then.
     """
     try:
-        stored = await cx.objects.apply(desired)
+        stored = await _store(desired, cx, new=new)
         if fingerprint(stored) == wanted:
             return True
         if desired["kind"] not in NEVER_REPLACED:
@@ -163,6 +163,22 @@ async def _write(desired: Manifest, wanted: str, cx: Context) -> bool:
             raise
         return fingerprint(await _overwrite(desired, present, error, cx)) == wanted
     return fingerprint(await _make_anew(desired, stored, cx)) == wanted
+
+
+async def _store(desired: Manifest, cx: Context, *, new: bool) -> Manifest:
+    """Create what is new, which costs the API server a quarter less than an apply; apply all else.
+
+    What a later apply wants no more it leaves to the create's field manager, and so in the object: a replace takes
+    it off, as it does with what others added.
+    """
+    if new:
+        try:
+            return await cx.objects.create(desired)
+        except Missing:
+            raise
+        except Conflict:
+            pass  # it is there, without our label or since a moment
+    return await cx.objects.apply(desired)
 
 
 async def _overwrite(desired: Manifest, present: Manifest, error: Refused, cx: Context) -> Manifest:

@@ -29,6 +29,10 @@ class Conflict(Exception):  # noqa: N818
     """The object changed since it was read (HTTP 409): read again and decide anew."""
 
 
+class Missing(Conflict):
+    """What was to be written is not there, or its namespace is not (HTTP 404)."""
+
+
 class Refused(Exception):  # noqa: N818
     """The API server refuses what was written (HTTP 400, 403, 413, 422); `str()` is its sentence."""
 

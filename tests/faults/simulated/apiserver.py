@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from tenantry.adapters.kubernetes.kinds import KINDS
 from tenantry.api.common import PENDING_STATUS, rfc3339
 from tenantry.domain import names
-from tenantry.reconcile.ports import Clock, Conflict, Manifest, Refused
+from tenantry.reconcile.ports import Clock, Conflict, Manifest, Missing, Refused
 
 OWN = frozenset({"Tenant", "Plan", "TenantArchive"})
 SYSTEM_METADATA = frozenset(
@@ -154,7 +154,7 @@ class ApiServer:
         old = self.objects.get(ref)
         if old is None:
             if subresource or manifest["metadata"].get("uid"):
-                raise Conflict(f"{ref} is not there")
+                raise Missing(f"{ref} is not there")
             return self._born(ref, manifest, writer)
         _check(manifest, old, ref, subresource)
         content = _content(manifest, ref, subresource)
@@ -180,7 +180,7 @@ class ApiServer:
         ref = _ref(manifest)
         old = self.objects.get(ref)
         if old is None:
-            raise Conflict(f"{ref} is not there")
+            raise Missing(f"{ref} is not there")
         _check(manifest, old, ref)
         new = _content(manifest, ref, "")
         kept = {
@@ -196,7 +196,7 @@ class ApiServer:
         ref = _ref(manifest)
         old = self.objects.get(ref)
         if old is None:
-            raise Conflict(f"{ref} is not there")
+            raise Missing(f"{ref} is not there")
         _check(manifest, old, ref)
         patch = {key: value for key, value in manifest.items() if key not in ("apiVersion", "kind")}
         patch["metadata"] = {k: v for k, v in manifest["metadata"].items() if k not in SYSTEM_METADATA}
@@ -248,7 +248,7 @@ class ApiServer:
         if ref.namespace:
             home = self.objects.get(Ref("Namespace", "", ref.namespace))
             if home is None:
-                raise Conflict(f'namespaces "{ref.namespace}" not found')
+                raise Missing(f'namespaces "{ref.namespace}" not found')
             if "deletionTimestamp" in home.manifest["metadata"]:
                 raise Refused(f"namespace {ref.namespace} is being terminated")
         new = _content(manifest, ref, "")

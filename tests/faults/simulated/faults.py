@@ -56,6 +56,6 @@ def applied(kind: str, name: str) -> Callable[[Write], bool]:
     """Pick the writes of one child's content."""
 
     def is_that(write: Write) -> bool:
-        return (write.kind, write.name) == (kind, name) and write.verb in ("apply", "replace")
+        return (write.kind, write.name) == (kind, name) and write.verb in ("create", "apply", "replace")
 
     return is_that

@@ -77,10 +77,10 @@ def picture(world: World) -> dict[str, Any]:
     seen: dict[str, Any] = {}
     for manifest in world.api.list():
         metadata = {key: value for key, value in manifest["metadata"].items() if key not in VARYING}
-        owners = {
-            (entry["manager"], entry["operation"], entry.get("subresource")): entry["fieldsV1"]
-            for entry in manifest["metadata"]["managedFields"]
-        }
+        owners: dict[tuple[str, str | None], Any] = {}
+        for entry in manifest["metadata"]["managedFields"]:  # whether by a create or by the apply after it
+            writer = (entry["manager"], entry.get("subresource"))
+            owners[writer] = together(owners.get(writer, {}), entry["fieldsV1"])
         manifest = {**manifest, "metadata": metadata, "owners": owners}
         for condition in (manifest.get("status") or {}).get("conditions", []):
             del condition["lastTransitionTime"]
@@ -92,6 +92,12 @@ def picture(world: World) -> dict[str, Any]:
     for row in world.audit.rows:
         seen[f"row {row.identity}"] = (row.action, row.actor, row.name, row.before, row.after, row.message)
     return seen
+
+
+def together(some: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """Return two sets of fields as one."""
+    both = {key: together(some[key], others[key]) for key in some.keys() & others.keys()}
+    return {**some, **others, **both}
 
 
 VARYING = ("resourceVersion", "creationTimestamp", "managedFields")

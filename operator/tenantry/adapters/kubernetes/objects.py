@@ -10,7 +10,7 @@ from tenantry.adapters.kubernetes.client import APPLY, JSON, MERGE, Client
 from tenantry.adapters.kubernetes.events import Events
 from tenantry.adapters.kubernetes.kinds import KINDS, Kind
 from tenantry.domain import names
-from tenantry.reconcile.ports import Conflict, Manifest, Refused
+from tenantry.reconcile.ports import Conflict, Manifest, Missing, Refused
 
 _ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
@@ -83,10 +83,8 @@ class ApiObjects:
         }
         try:
             return await self._write("PATCH", body, content_type=MERGE)
-        except Conflict as error:
-            if isinstance(error.__cause__, LookupError):
-                return None
-            raise
+        except Missing:
+            return None
 
     async def delete(
         self, kind: str, name: str, namespace: str = "", *, uid: str, resource_version: str | None = None
@@ -178,7 +176,7 @@ class ApiObjects:
             except LookupError as error:
                 # The namespace, or the object itself, went away since it was read.
                 self._conflicted(kind.kind, metadata["name"])
-                raise Conflict(str(error)) from error
+                raise Missing(str(error)) from error
             except Conflict:
                 self._conflicted(kind.kind, metadata["name"])
                 raise
