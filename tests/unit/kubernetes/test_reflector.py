@@ -13,7 +13,7 @@ from aiohttp import web
 
 from tenantry.adapters.kubernetes.client import Client
 from tenantry.adapters.kubernetes.kinds import KINDS
-from tenantry.adapters.kubernetes.reflector import FIRST_PAUSE_SECONDS, Reflector, SetBack, list_own
+from tenantry.adapters.kubernetes.reflector import FIRST_PAUSE_SECONDS, Reflector, SetBack, list_own, pages
 from tenantry.adapters.kubernetes.seen import Seen
 from tenantry.reconcile.ports import Unavailable
 from tests.unit.kubernetes.fake_api import failure, listed, served, watched
@@ -218,3 +218,19 @@ async def test_an_answer_that_makes_no_sense_is_no_empty_list() -> None:
         seen = Seen("free", lambda *_: None)
         with pytest.raises(Unavailable, match="the list of configmaps makes no sense"):
             await Reflector(client, CONFIG_MAP, seen).relist()
+
+
+async def test_what_members_fill_is_listed_in_small_pages() -> None:
+    asked: dict[str, str] = {}
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked[request.path.rpartition("/")[2]] = request.query["limit"]
+        return listed([], 5)
+
+    async with served(answer) as client:
+        for kind in ("ControllerRevision", "ConfigMap"):
+            async for _ in pages(client, KINDS[kind]):
+                pass
+    largest = 1_500_000
+    assert int(asked["controllerrevisions"]) * largest < 100_000_000
+    assert int(asked["configmaps"]) >= 500, "only ours are listed, which are small"

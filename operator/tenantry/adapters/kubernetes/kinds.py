@@ -13,13 +13,14 @@ OURS = f"{names.MANAGED_BY}={names.MANAGER}"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind. `selector` is the label selector of its watch, None for all objects of the kind."""
+    """One kind. `selector` is the label selector of its watch, None for all objects of the kind; `page`: of a list."""
 
     kind: str
     api_version: str
     plural: str
     namespaced: bool = True
     selector: str | None = OURS
+    page: int = 500
 
     def path(self, name: str = "", namespace: str = "", subresource: str = "") -> str:
         """Return the path on the API server of a collection or of one object.
@@ -58,7 +59,8 @@ CHILD_KINDS = (
     Kind("ConfigMap", "v1", "configmaps"),
     Kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies"),
     Kind("RoleBinding", "rbac.authorization.k8s.io/v1", "rolebindings"),
-    Kind("ControllerRevision", "apps/v1", "controllerrevisions", selector=None),
+    # Also those of members' StatefulSets, whose templates may have a megabyte each: a page must fit into memory.
+    Kind("ControllerRevision", "apps/v1", "controllerrevisions", selector=None, page=50),
     Kind(
         "ClusterRole", "rbac.authorization.k8s.io/v1", "clusterroles", namespaced=False, selector=names.ROLE
     ),

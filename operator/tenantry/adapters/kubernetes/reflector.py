@@ -20,7 +20,6 @@ from tenantry.reconcile.ports import Conflict, Refused, Unavailable
 
 logger = logging.getLogger(__name__)
 
-PAGE = 500
 SERVER_TIMEOUT_SECONDS = 290
 IDLE_SECONDS = 75.0
 """The API server sends a bookmark each minute: a longer silence is a dead connection."""
@@ -175,7 +174,7 @@ def take_in(seen: Seen, item: dict[str, Any]) -> None:
 
 async def pages(client: Client, kind: Kind) -> AsyncIterator[tuple[list[dict[str, Any]], str]]:
     """Yield (items, resourceVersion of the list) page by page, each item with its kind."""
-    query: dict[str, Any] = {"limit": PAGE}
+    query: dict[str, Any] = {"limit": kind.page}
     if kind.selector:
         query["labelSelector"] = kind.selector
     while True:
