@@ -13,7 +13,7 @@ OURS = f"{names.MANAGED_BY}={names.MANAGER}"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind. `selector` is the label selector of its watch, None for all objects of the kind; `page`: of a list."""
+    """One kind. `selector`: the label selector of its watch, None for all objects; `page`: objects of a list's page."""
 
     kind: str
     api_version: str
