@@ -13,7 +13,7 @@ OURS = f"{names.MANAGED_BY}={names.MANAGER}"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind. `selector`: the label selector of its watch, None for all objects; `page`: objects of a list's page."""
+    """One kind. `selector`: labels that its watch selects, None for all objects; `page`: objects in a page."""
 
     kind: str
     api_version: str
