@@ -291,13 +291,13 @@ TROUBLES: dict[str, Trouble] = {
         Instead(NOT_FOUND), "resourcequotas", "Conflict", "the namespace was not found", acts=SOME
     ),
     "429 with Retry-After for bindings": _lasting(
-        Instead(BUSY), "rolebindings", "ApiUnavailable", "/rolebindings/.* with 429: too many", gap=2.0
+        Instead(BUSY), "rolebindings", "ApiUnavailable", "/rolebindings.* with 429: too many", gap=2.0
     ),
     "429 with a long Retry-After for quotas": _lasting(
-        Instead(BUSY_FOR_LONG), "resourcequotas", "ApiUnavailable", "/resourcequotas/.* with 429", gap=9.0
+        Instead(BUSY_FOR_LONG), "resourcequotas", "ApiUnavailable", "/resourcequotas.* with 429", gap=9.0
     ),
     "500 for quotas": _lasting(
-        Instead(BROKEN), "resourcequotas", "ApiUnavailable", "/resourcequotas/.* with 500: .*etcdserver"
+        Instead(BROKEN), "resourcequotas", "ApiUnavailable", "/resourcequotas.* with 500: .*etcdserver"
     ),
     "503 for namespaces": _lasting(
         Instead(AWAY), "namespaces", "ApiUnavailable", "/namespaces.* with 503: .*unable to handle"
@@ -306,16 +306,16 @@ TROUBLES: dict[str, Trouble] = {
     "403 for tenants": _lasting(Instead(FORBIDDEN), "tenants", "Refused", "the role was taken away"),
     "403 for archives": _lasting(Instead(FORBIDDEN), "tenantarchives", "Refused", "the role was taken away"),
     "401 for bindings": _lasting(
-        Instead(UNKNOWN), "rolebindings", "ApiUnavailable", "/rolebindings/.* with 401", acts=SOME
+        Instead(UNKNOWN), "rolebindings", "ApiUnavailable", "/rolebindings.* with 401", acts=SOME
     ),
     "302 for quotas": _lasting(
-        Instead(MOVED), "resourcequotas", "ApiUnavailable", "/resourcequotas/.* with 302", acts=SOME
+        Instead(MOVED), "resourcequotas", "ApiUnavailable", "/resourcequotas.* with 302", acts=SOME
     ),
     "a web page for quotas": _lasting(
-        Instead(PAGE), "resourcequotas", "ApiUnavailable", "/resourcequotas/.* no JSON", acts=SOME
+        Instead(PAGE), "resourcequotas", "ApiUnavailable", "/resourcequotas.* no JSON", acts=SOME
     ),
     "502 of a proxy for quotas": _lasting(
-        Instead(GATEWAY), "resourcequotas", "ApiUnavailable", "/resourcequotas/.* with 502", acts=SOME
+        Instead(GATEWAY), "resourcequotas", "ApiUnavailable", "/resourcequotas.* with 502", acts=SOME
     ),
     "every write cut off": Trouble(Lost(), writes(), told=Told("ApiUnavailable", "did not answer")),
     "admission refuses quotas": Trouble(
@@ -335,7 +335,7 @@ TROUBLES: dict[str, Trouble] = {
     "every answer to a write cut off": _silent(Unheard(), writes()),
     "every answer to a write cut short": _silent(Changed(truncated), writes(), *STAYING),
     "configuration that no apply goes over": _silent(
-        Instead(UNMANAGEABLE), applies("configmaps"), "onboarding", "plan edit", "drift"
+        Instead(UNMANAGEABLE), applies("configmaps"), "plan edit", "drift"
     ),
     "403 for the status": _silent(Instead(FORBIDDEN), statuses, "onboarding", "plan edit", "deletion Delete"),
     "409 for the status": _silent(Instead(CONFLICT), statuses, "onboarding", "restore"),
