@@ -17,7 +17,7 @@ from tests.faults.crashes import TOGETHER, Death, Lives, lives
 from tests.faults.flows import FLOWS, Flow
 from tests.integration.conftest import Api
 
-RANDOM_SECONDS = 40.0
+RANDOM_SECONDS = 20.0
 
 
 @pytest.fixture(scope="module")

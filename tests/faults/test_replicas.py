@@ -30,7 +30,7 @@ from tests.integration.conftest import Api, is_ready, tenant
 EACH = 5
 """Tenants per act in a burst: 40 in all."""
 
-FREEZES = 3
+FREEZES = 2
 """Budget of the random test."""
 
 GRACE_SECONDS = 26
