@@ -78,7 +78,7 @@ class Api:
     async def create(self, kind: str, manifest: Object) -> Object:
         path = _kind(kind).path(namespace=manifest["metadata"].get("namespace", ""))
         body = {"apiVersion": _kind(kind).api_version, "kind": kind, **manifest}
-        return await self.client.send("POST", path, body=body)
+        return await self.client.send("POST", path, query={"fieldManager": "kubectl-create"}, body=body)
 
     async def get(self, kind: str, name: str, namespace: str = "") -> Object | None:
         try:

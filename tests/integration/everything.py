@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tenantry.adapters.kubernetes.kinds import OURS
+from tenantry.adapters.kubernetes.kinds import KINDS, OURS
 from tenantry.domain import names
 from tests.integration.conftest import (
     Api,
@@ -73,7 +74,9 @@ async def ruined(api: Api) -> None:
     await api.delete("ControllerRevision", kept["name"], namespace)
     held = {**kept, "finalizers": ["hold.example/backup"]}
     # With blanks in its JSON, so that the API server takes no patch of it.
-    await api.create("ControllerRevision", {**revision, "metadata": held})
+    body = {"apiVersion": "apps/v1", "kind": "ControllerRevision", **revision, "metadata": held}
+    path = KINDS["ControllerRevision"].path(namespace=namespace)
+    await api.client.send("POST", path, body=json.dumps(body).encode())
     await api.delete("ControllerRevision", kept["name"], namespace)
     found = await api.get("RoleBinding", "tenantry-viewer", namespace) or {}
     metadata = {key: found["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}

@@ -162,6 +162,13 @@ async def _of_operator(operator: OperatorProcess) -> Counter[str]:
     return counts
 
 
+async def _looked_at(operator: OperatorProcess) -> int:
+    """Return how often a Tenant was reconciled."""
+    name = "tenantry_reconcile_duration_seconds_count"
+    found = _samples(await operator.metrics(), name)
+    return int(sum(value for labels, value in found if labels["kind"] == "Tenant"))
+
+
 def _of_server(cluster: Cluster) -> Counter[tuple[str, str]]:
     """Count the API server's requests by verb and resource, for all that the operator could ever write.
 
@@ -222,13 +229,13 @@ async def test_at_rest_it_writes_nothing(cluster: Cluster, alone: Api, hasty: Op
     await _sow(alone)
     await _quiet(hasty)
     operator, server, versions = await _of_operator(hasty), _of_server(cluster), await _versions(alone)
+    looked_at = await _looked_at(hasty)
     async with asyncio.timeout(30):
-        while _of_server(cluster)["LIST", "limitranges"] < server["LIST", "limitranges"] + 6:  # noqa: ASYNC110
+        while await _looked_at(hasty) < looked_at + 6 * 20:  # all tenants, at six full lists
             await asyncio.sleep(0.1)
 
     spent = await _of_operator(hasty)
     spent.subtract(operator)
-    assert spent["GET"] > 6 * 20  # each tenant was looked at anew, each time
     assert not {verb: count for verb, count in spent.items() if verb != "GET" and count}
     seen = _of_server(cluster)
     seen.subtract(server)

@@ -271,7 +271,7 @@ def _content(body: Any, allowed: Callable[[], bool] | None, content_type: str) -
     """Return JSON to send. Raises Unavailable where its fence is closed already."""
     if body is None:
         return None
-    text = orjson.dumps(body)
+    text = body if isinstance(body, bytes) else orjson.dumps(body)
     if content_type == APPLY and not (text.isascii() and b"\x7f" not in text):
         text = NOT_IN_YAML.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), text)
     if allowed is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
@@ -66,8 +67,13 @@ class ApiObjects:
         )
 
     async def replace(self, manifest: Manifest) -> Manifest:
-        """Replace the object; `metadata.resourceVersion` is the condition."""
-        return await self._write("PUT", manifest, content_type=JSON)
+        """Replace the object; `metadata.resourceVersion` is the condition.
+
+        The API server compares the data of a ControllerRevision byte by byte: it is spelled as Python's own encoder
+        does, whose blanks no patch would keep.
+        """
+        text = json.dumps(manifest).encode() if manifest["kind"] == "ControllerRevision" else None
+        return await self._write("PUT", manifest, content_type=JSON, text=text)
 
     async def patch(self, manifest: Manifest, changes: Mapping[str, Any]) -> Manifest | None:
         """Merge changes into the metadata of the very object read (uid and resourceVersion are the condition).
@@ -162,6 +168,7 @@ class ApiObjects:
         manager: str = names.MANAGER,
         subresource: str = "",
         force: bool = False,
+        text: bytes | None = None,
     ) -> Manifest:
         kind = KINDS[manifest["kind"]]
         metadata = manifest["metadata"]
@@ -171,7 +178,12 @@ class ApiObjects:
         with self._writing(kind.kind, metadata.get("namespace", ""), metadata["name"]):
             try:
                 answer = await self._client.send(
-                    method, path, query=query, body=manifest, content_type=content_type, allowed=self._leads
+                    method,
+                    path,
+                    query=query,
+                    body=text or manifest,
+                    content_type=content_type,
+                    allowed=self._leads,
                 )
             except LookupError as error:
                 # The namespace, or the object itself, went away since it was read.
