@@ -231,7 +231,7 @@ async def test_at_rest_it_writes_nothing(cluster: Cluster, alone: Api, hasty: Op
     operator, server, versions = await _of_operator(hasty), _of_server(cluster), await _versions(alone)
     looked_at = await _looked_at(hasty)
     async with asyncio.timeout(30):
-        while await _looked_at(hasty) < looked_at + 6 * 20:  # all tenants, at six full lists
+        while await _looked_at(hasty) < looked_at + 6 * 20:  # noqa: ASYNC110 - all, at six full lists
             await asyncio.sleep(0.1)
 
     spent = await _of_operator(hasty)
