@@ -61,7 +61,7 @@ async def restart(operator: OperatorProcess, tenants: int) -> Restart:
     """Stop the operator, start it again, and look at what it does until everything is known, and then at rest."""
     operator.stop()
     begin = time.monotonic()
-    await operator.start()
+    await operator.start(KNOWN_SECONDS)
     ready_after = time.monotonic() - begin
     assert operator.process is not None
     process = psutil.Process(operator.process.pid)
@@ -71,6 +71,10 @@ async def restart(operator: OperatorProcess, tenants: int) -> Restart:
     known_after = time.monotonic() - begin
     cpu = _cpu(process)
     memory = process.memory_info().rss / 2**20
+    print(
+        f"{tenants}: /readyz {ready_after:.1f} s, known {known_after:.1f} s, CPU {cpu:.1f} s, {memory:.0f} MiB",
+        flush=True,
+    )
     rest = await _at_rest(operator, process)
     list_cpu = await _full_list(operator, process, tenants, rest)
     peak = _peak(process.pid)

@@ -229,13 +229,13 @@ class OperatorProcess:
         }
         self.process: subprocess.Popen[bytes] | None = None
 
-    async def start(self) -> None:
+    async def start(self, patience: float = 40) -> None:
         """Start it and wait until it is ready."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True
             )
-        async with asyncio.timeout(40), aiohttp.ClientSession() as session:
+        async with asyncio.timeout(patience), aiohttp.ClientSession() as session:
             while True:
                 assert self.process.poll() is None, f"the operator ended:\n{self.log.read_text()[-3000:]}"
                 if await self._answers(session):

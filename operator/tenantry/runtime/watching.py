@@ -41,7 +41,7 @@ Manifest = dict[str, Any]
 Seen = Callable[[str | None, Manifest], None]
 """Takes ADDED, MODIFIED, DELETED, or None for an object of a first list, and the object. Must not block."""
 
-BATCH = 100
+BATCH = 25
 """Events handed on in one turn of the event loop; more would keep probes and renewals waiting."""
 
 STOP_SECONDS = 10.0
