@@ -75,10 +75,10 @@ class Api:
         query = {"fieldManager": "kubectl-replace"}
         return await self.client.send("PUT", path, query=query, body=manifest)
 
-    async def create(self, kind: str, manifest: Object) -> Object:
+    async def create(self, kind: str, manifest: Object, manager: str = "tenantry") -> Object:
         path = _kind(kind).path(namespace=manifest["metadata"].get("namespace", ""))
         body = {"apiVersion": _kind(kind).api_version, "kind": kind, **manifest}
-        return await self.client.send("POST", path, query={"fieldManager": "kubectl-create"}, body=body)
+        return await self.client.send("POST", path, query={"fieldManager": manager}, body=body)
 
     async def get(self, kind: str, name: str, namespace: str = "") -> Object | None:
         try:

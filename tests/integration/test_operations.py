@@ -271,7 +271,7 @@ async def by_velero(first: Site, second: Site) -> None:
     )
     namespaces = await first.api.list("Namespace", selector=OURS)
     for item in namespaces:
-        await second.api.create("Namespace", _as_velero(item))
+        await second.api.create("Namespace", _as_velero(item), "velero-server")
     for item in namespaces:
         for kind in NAMESPACED:
             for child in await first.api.list(kind, item["metadata"]["name"], OURS):
@@ -282,7 +282,7 @@ async def by_velero(first: Site, second: Site) -> None:
 
 
 async def _restore(api: Api, kind: str, item: Object) -> None:
-    made = await api.create(kind, _as_velero(item))
+    made = await api.create(kind, _as_velero(item), "velero-server")
     metadata = made["metadata"]
     taken = {key: item["metadata"][key] for key in ("managedFields", "finalizers") if key in item["metadata"]}
     path = KINDS[kind].path(metadata["name"], metadata.get("namespace", ""))
