@@ -16,13 +16,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import psutil
 import psycopg
 
 from tests.conftest import Cluster
 from tests.faults.proxy import Fault, Proxy
-from tests.faults.replica import Replica, _forks, _run
+from tests.faults.replica import Replica
 from tests.faults.view import View, now
 from tests.faults.writers import Term, terms_of
 from tests.integration.conftest import Api, Object
@@ -56,13 +55,7 @@ class Member(Replica):
 
     async def start(self) -> None:
         """Start it; on return it stands by or leads."""
-        arguments = (self._kubeconfig, self._variables, str(self.log))
-        self._process = _forks.Process(target=_run, args=arguments, daemon=True)
-        self._process.start()
-        async with asyncio.timeout(PATIENCE), aiohttp.ClientSession() as session:
-            while await self._ask(session, "readyz") not in ("ok\n", "standby\n"):
-                assert self.running, f"the operator ended:\n{self.log.read_text()[-3000:]}"
-                await asyncio.sleep(0.02)
+        await self._spawn({"ok\n", "standby\n"}, PATIENCE)
 
     async def freeze(self) -> None:
         """Stop it where it is, as a paused machine does; on return it is still."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+from collections.abc import Collection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -64,11 +65,15 @@ class Replica:
         # Time passes: the Lease of one that was killed runs out. Here that is done by hand, to save the seconds.
         namespace = self._variables.get("TENANTRY_LEASE_NAMESPACE", "default")
         await self._api.delete("Lease", "tenantry-operator", namespace)
+        await self._spawn({"ok\n"}, START_SECONDS)
+
+    async def _spawn(self, answers: Collection[str], patience: float) -> None:
+        """Start the process and wait until /readyz says one of these."""
         arguments = (self._kubeconfig, self._variables, str(self.log))
         self._process = _forks.Process(target=_run, args=arguments, daemon=True)
         self._process.start()
-        async with asyncio.timeout(START_SECONDS), aiohttp.ClientSession() as session:
-            while await self._ask(session, "readyz") != "ok\n":
+        async with asyncio.timeout(patience), aiohttp.ClientSession() as session:
+            while await self._ask(session, "readyz") not in answers:
                 alive = self._process.exitcode is None
                 assert alive, f"the operator ended:\n{self.log.read_text()[-3000:]}"
                 await asyncio.sleep(POLL_SECONDS)
