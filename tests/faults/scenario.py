@@ -53,6 +53,16 @@ def tries(seconds: float) -> int:
         count += 1
 
 
+def worth_playing(troubles: Mapping[str, Trouble]) -> list[tuple[str, str]]:
+    """Return each trouble with each act that is worth the time: one that writes what it befalls, or that it names."""
+    return [
+        (trouble, act)
+        for trouble, what in troubles.items()
+        for act, how in ACTS.items()
+        if (not what.kinds or what.kinds & how.writes) and (not what.acts or act in what.acts)
+    ]
+
+
 @dataclass
 class Play:
     """One tenant with its act and its fault, and what came of it."""

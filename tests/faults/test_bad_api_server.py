@@ -15,7 +15,7 @@ from tests.conftest import Cluster
 from tests.faults.acts import ACTS
 from tests.faults.faults import TROUBLES
 from tests.faults.proxy import Proxy
-from tests.faults.scenario import Play, Stage
+from tests.faults.scenario import Play, Stage, worth_playing
 from tests.faults.view import viewed
 from tests.integration.conftest import Api, OperatorProcess, running
 
@@ -31,12 +31,7 @@ SETTINGS = {
     "TENANTRY_LEASE_SECONDS": "60",
 }
 
-PAIRS = [
-    (trouble, act)
-    for trouble, what in TROUBLES.items()
-    for act, how in ACTS.items()
-    if (not what.kinds or what.kinds & how.writes) and (not what.acts or act in what.acts)
-]
+PAIRS = worth_playing(TROUBLES)
 
 pytestmark = pytest.mark.timeout(400)  # the first test waits for all plays
 

@@ -16,7 +16,7 @@ from tests.conftest import Cluster
 from tests.faults.acts import ACTS
 from tests.faults.news import TROUBLES
 from tests.faults.proxy import Proxy, Request
-from tests.faults.scenario import Play, Stage
+from tests.faults.scenario import Play, Stage, worth_playing
 from tests.faults.view import now, viewed
 from tests.integration.conftest import Api, OperatorProcess, running
 
@@ -26,12 +26,7 @@ PATIENCE_SECONDS = 60.0
 
 SETTINGS = {"TENANTRY_WORKERS": "64", "TENANTRY_LEASE_SECONDS": "60"}
 
-PAIRS = [
-    (trouble, act)
-    for trouble, what in TROUBLES.items()
-    for act, how in ACTS.items()
-    if (not what.kinds or what.kinds & how.writes) and (not what.acts or act in what.acts)
-]
+PAIRS = worth_playing(TROUBLES)
 
 pytestmark = pytest.mark.timeout(300)  # the first test waits for all plays
 
