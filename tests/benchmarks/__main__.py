@@ -68,7 +68,7 @@ def print_rates(measured: Iterable[Rates]) -> None:
         rounds = ", ".join(
             f"{mine:.0f}/{theirs:.0f}" for mine, theirs in zip(each.operator, each.bare, strict=True)
         )
-        rows.append((each.what, rounds, f"{each.ratio:.2f}", f"{each.asked:g}"))
+        rows.append((each.what, rounds, f"{each.ratio:.2f}", "" if each.asked is None else f"{each.asked:g}"))
     _print(("What", "operator/bare client, tenants a second", "ratio", "asked"), rows)
 
 

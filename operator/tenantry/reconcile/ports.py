@@ -14,6 +14,7 @@ from tenantry.domain.audit import AuditEntry
 from tenantry.domain.conditions import PLAN_GRACE
 from tenantry.domain.observed import ChildKey, Observed, RevisionDetail, TenantClaim
 from tenantry.reconcile.brake import Brake
+from tenantry.reconcile.deferred import Deferred
 
 Manifest = dict[str, Any]
 
@@ -192,3 +193,4 @@ class Context:
     policy: Policy
     watch: Watcher
     brake: Brake = field(default_factory=Brake)
+    deferred: Deferred = field(default_factory=Deferred)

@@ -24,7 +24,7 @@ from tenantry.domain.reasons import ConditionType, Reason
 from tenantry.reconcile import record
 from tenantry.reconcile.enact import Repair
 from tenantry.reconcile.ports import Conflict, Context, Unavailable
-from tenantry.reconcile.result import Result
+from tenantry.reconcile.result import Key, Result
 
 OUTRUN = timedelta(seconds=5)
 
@@ -71,7 +71,10 @@ class Progress:
 
 
 async def tenant(progress: Progress, cx: Context) -> Result:
-    """Write audit rows first, then the status that says the spec has been dealt with, then Events."""
+    """Write audit rows first, then the status that says the spec has been dealt with, then Events.
+
+    The last two may wait until others have been looked at; the audit log has what happened, in its order, at once.
+    """
     subject = progress.tenant
     if progress.outran(cx.clock.now()):
         return Result(failed=True, outcome="conflict")
@@ -83,10 +86,30 @@ async def tenant(progress: Progress, cx: Context) -> Result:
         progress.unrecorded.append(Outcome.failed(problem))
         rows = []
     status = tenant_status(progress, cx)
-    if await write_status(progress.raw, status, cx):
-        _first_ready(subject, status, cx)
-    await _emit(progress, rows, status, cx)
+
+    async def publish() -> None:
+        if await write_status(progress.raw, status, cx):
+            _first_ready(subject, status, cx)
+        await _emit(progress, rows, status, cx)
+
+    if _may_wait(progress, status) and cx.deferred.put(Key("Tenant", subject.metadata.name), publish):
+        return Result(after=0.0, low=True, outcome="deferred")
+    await publish()
     return _result(progress)
+
+
+def _may_wait(progress: Progress, status: dict[str, Any]) -> bool:
+    """Tell whether nobody waits for the status: a healthy tenant has a new revision by an edit of its Plan."""
+    subject = progress.tenant
+    healthy = not any(outcome.error for outcome in (*progress.outcomes.values(), *progress.unrecorded))
+    return (
+        healthy
+        and not progress.repairs
+        and progress.takeover is None
+        and subject.status.observed_generation == subject.metadata.generation
+        and (subject.status.phase, subject.status.plan) == (status["phase"], status["plan"])
+        and subject.status.config_revision != status.get("configRevision")
+    )
 
 
 def tenant_status(progress: Progress, cx: Context) -> dict[str, Any]:

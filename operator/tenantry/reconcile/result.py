@@ -22,12 +22,13 @@ class Result:
 
     `after`: look again in so many seconds (a deadline is near, or something outside is awaited), None: only
     when something changes. `failed`: not converged; the queue retries with per-key back-off, and `after`, if
-    given, is the least delay.
+    given, is the least delay. `low`: that look yields to those that events brought.
     """
 
     after: float | None = None
     failed: bool = False
-    outcome: str = "ok"  # ok | waiting | stalled | retry: the label of the metric
+    low: bool = False
+    outcome: str = "ok"  # ok | deferred | waiting | stalled | conflict | retry: the label of the metric
 
     @classmethod
     def done(cls) -> Result:

@@ -9,6 +9,7 @@ else            finalizer, then namespace, policy and configuration, each a part
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -54,6 +55,8 @@ class Facts:
 
 async def reconcile(key: Key, cx: Context) -> Result:
     """Bring one tenant to its desired state; safe to run again after dying at any line."""
+    with suppress(Conflict):  # it went away, or another has its name: that is seen now
+        await cx.deferred.make(key)
     raw = cx.seen.tenant_object(key.name) or await cx.objects.get("Tenant", key.name)
     if raw is None:
         return Result.done()

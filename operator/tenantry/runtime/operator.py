@@ -26,6 +26,7 @@ from tenantry.adapters.ledger import Ledger
 from tenantry.desired.network import Surroundings
 from tenantry.domain.audit import AuditEntry
 from tenantry.reconcile import archive, plan, roles, tenant
+from tenantry.reconcile.deferred import Deferred
 from tenantry.reconcile.ports import AuditLog, Context, Policy, Unavailable
 from tenantry.reconcile.result import Key, Result
 from tenantry.runtime.health import HealthServer, Snapshot
@@ -170,7 +171,7 @@ class Operator:
             self._settings.default_plan, lambda kind, where, name: wake(seen, queue, kind, where, name)
         )
         objects = self._objects(seen)
-        cx = self._context(objects, seen)
+        cx = self._context(objects, seen, queue)
         reflectors = [Reflector(self._client, kind, seen) for kind in CHILD_KINDS]
         self._listing = Listing(self._client, seen, reflectors)
         self._gaps = gaps = Gaps(self._client, seen)
@@ -214,7 +215,7 @@ class Operator:
             seen.distrust,
         )
 
-    def _context(self, objects: ApiObjects, seen: Seen) -> Context:
+    def _context(self, objects: ApiObjects, seen: Seen, queue: WorkQueue) -> Context:
         settings = self._settings
         around = Surroundings(
             dns_namespace=settings.dns_namespace,
@@ -228,7 +229,8 @@ class Operator:
             plan_grace=timedelta(seconds=settings.plan_grace_seconds),
         )
         audit = _LeadersAudit(self._metrics.counted(self._ledger.audit), self._leadership.held)
-        return Context(objects, seen, audit, SystemClock(), policy, self._watcher)
+        deferred = Deferred(lambda: queue.has_fresh)
+        return Context(objects, seen, audit, SystemClock(), policy, self._watcher, deferred=deferred)
 
     async def _work(self, queue: WorkQueue, cx: Context, listing: Listing) -> None:
         """Wait until everything is known, then work, and list everything anew from time to time."""

@@ -106,6 +106,11 @@ class WorkQueue:
         return len(self._fresh) + len(self._low)
 
     @property
+    def has_fresh(self) -> bool:
+        """Whether keys that events brought wait for a worker."""
+        return bool(self._fresh)
+
+    @property
     def oldest_wait(self) -> float:
         """For how many seconds the oldest ready key has waited; 0 where none waits."""
         heads = [next(iter(ready.values())) for ready in (self._fresh, self._low) if ready]
@@ -235,7 +240,7 @@ class WorkQueue:
         else:
             entry.failures = 0
         if after is not None and (entry.wake is None or now + after < entry.wake):
-            entry.wake, entry.low = now + max(0.0, after), False
+            entry.wake, entry.low = now + max(0.0, after), result.low
         self._leave(key, entry)
         if self._observe is not None:
             self._observe(key, outcome, seconds)

@@ -16,6 +16,7 @@ from tenantry.api.common import API_VERSION
 from tenantry.domain import names
 from tenantry.domain.audit import AuditEntry
 from tenantry.reconcile import archive, plan, roles, tenant
+from tenantry.reconcile.deferred import Deferred
 from tenantry.reconcile.ports import Conflict, Context, Manifest, Policy, Refused, Unavailable
 from tenantry.reconcile.result import Key, Result
 from tenantry.runtime.listing import Listing
@@ -282,7 +283,10 @@ class World:
         client = cast("Client", process.lists)
         reflectors = [Reflector(client, kind, process.seen) for kind in CHILD_KINDS]
         process.listing = Listing(client, process.seen, reflectors)
-        process.cx = Context(objects, process.seen, self.audit, self.clock, self._policy, process)
+        deferred = Deferred(lambda: any(at <= self.clock.now() for at in process.due.values()))
+        process.cx = Context(
+            objects, process.seen, self.audit, self.clock, self._policy, process, deferred=deferred
+        )
         self._undelivered.clear()
         listed = {ref: stored for ref, stored in self.api.objects.items() if ref.kind in KINDS}
         unknown = self.happened[-behind:] if behind else []

@@ -350,6 +350,22 @@ async def test_low_keys_yield_to_fresh_ones_but_are_not_starved() -> None:
     assert first_low == [LOW_SHARE - 1, 2 * LOW_SHARE - 1, 3 * LOW_SHARE - 1, 4 * LOW_SHARE - 1]
 
 
+async def test_a_look_that_a_result_asks_for_may_be_low() -> None:
+    queue = WorkQueue()
+    starts: list[Key] = []
+
+    async def reconcile(key: Key) -> Result:
+        starts.append(key)
+        return Result(after=0.0, low=True) if key == A and starts.count(A) == 1 else Result.done()
+
+    others = [Key("Fresh", str(number)) for number in range(LOW_SHARE - 2)]
+    for key in (A, *others):
+        queue.add(key)
+    async with working(queue, reconcile, workers=1), asyncio.timeout(5):
+        await queue.idle()
+    assert starts == [A, *others, A]
+
+
 async def test_an_event_promotes_a_low_key() -> None:
     bench = Bench()
     bench.queue.add(A, low=True)
