@@ -28,8 +28,8 @@ down: install ## Stop them and remove their data
 status: install ## Show what runs
 	@$(BIN)/tenantry status
 
-test: install ## Run all tests, on a real control plane
-	@$(BIN)/pytest
+test: install ## Run all tests, on real control planes: two, side by side
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 unit: install ## Run the tests that need no control plane
 	@$(BIN)/pytest tests/unit tests/golden

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,11 +39,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """One seed for everything that is random: ours, and Hypothesis's where it is not told to repeat itself."""
+    """One seed for everything that is random: ours, and Hypothesis's where it is not told to repeat itself.
+
+    Where processes share the tests (`make test`), it is the seed of the one that prints it.
+    """
+    shared = getattr(config, "workerinput", {})
     if config.option.seed is None:
-        config.option.seed = secrets.randbelow(2**32)
+        config.option.seed = shared.get("seed", secrets.randbelow(2**32))
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(config.option.seed)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give a process of pytest-xdist the seed."""
+    node.workerinput["seed"] = node.config.option.seed
 
 
 def pytest_report_header(config: pytest.Config) -> str:
