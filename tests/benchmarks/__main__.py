@@ -23,7 +23,7 @@ from rich.table import Table
 
 from tenantry.local.binaries import find_binaries
 from tenantry.local.control_plane import ControlPlane
-from tests.benchmarks import rates
+from tests.benchmarks import planner, rates
 from tests.benchmarks.rates import Rates
 from tests.benchmarks.restart import Restart, fill, restart
 from tests.benchmarks.scenarios import creation_at_a_steady_rate, drift_repair, plan_edits, tenant_edits
@@ -179,12 +179,16 @@ def main() -> None:
     parser.add_argument(
         "--tenants", default="2000", help="measure restarts with so many tenants, as 2000,10000"
     )
-    parser.add_argument("--parts", default="waits,rates,restart", help="what to measure")
+    parser.add_argument("--parts", default="planner,waits,rates,restart", help="what to measure")
     arguments = parser.parse_args()
+    parts = arguments.parts.split(",")
     console.print(f"{platform.machine()}, {psutil.cpu_count()} cores, Python {platform.python_version()}\n")
     begin = time.monotonic()
     counts = sorted(int(each) for each in arguments.tenants.split(","))
-    asyncio.run(run(arguments.scale, counts, arguments.parts.split(",")))
+    if "planner" in parts:
+        _print(("Planner, 20 seeds", "median, worst", "asked"), planner.measure())
+    if set(parts) - {"planner"}:
+        asyncio.run(run(arguments.scale, counts, parts))
     console.print(f"measured in {time.monotonic() - begin:.0f} s")
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenantry.domain.placement import ShardLoad, place
-from tenantry.domain.rebalance import THETA, MoveReason, Placed, RebalancePlan, Shard, Step, plan
+from tenantry.domain.rebalance import THETA, MoveReason, Placed, Shard, Step, plan
+from tests.benchmarks.planner import followed, grown
 
 NAMES = "abcdef"
 
@@ -42,12 +41,6 @@ tenants_ = st.lists(
     max_size=40,
     unique_by=lambda item: item.tenant,
 )
-
-
-def followed(tenants: Sequence[Placed], steps: Sequence[Step]) -> list[Placed]:
-    """Return the tenants as they are when all steps have been taken."""
-    targets = {step.tenant: step.target for step in steps}
-    return [replace(item, shard=targets.get(item.tenant, item.shard)) for item in tenants]
 
 
 def sizes(shards: int, each: int) -> tuple[list[Shard], list[Placed]]:
@@ -189,29 +182,10 @@ def test_a_shard_that_does_not_answer_gives_and_takes_nothing() -> None:
     assert {step.target for step in found.steps} == {"d"}
 
 
-def grown(seed: int) -> tuple[list[Placed], float, RebalancePlan, RebalancePlan]:
-    """Place 500 empty tenants on five shards, let them grow, settle; then add a sixth shard and settle again."""
-    chance = random.Random(seed)
-    fleet = [Shard(name) for name in NAMES[:5]]
-    count = dict.fromkeys(NAMES[:5], 0)
-    tenants = []
-    for number in range(500):
-        name = f"tenant-{seed}-{number}"
-        chosen = place(name, [ShardLoad(shard.name, tenants=count[shard.name]) for shard in fleet])
-        assert chosen is not None
-        count[chosen.name] += 1
-        tenants.append(Placed(name, chosen.name, round(10**6 * chance.lognormvariate(0, 1.5))))
-    settled = plan(fleet, tenants)
-    tenants = followed(tenants, settled.steps)
-    mean = sum(item.size for item in tenants) / len(fleet)
-    fullest = max(share.after for share in settled.shares) / mean
-    return tenants, fullest, settled, plan([*fleet, Shard("f")], tenants)
-
-
 def test_500_tenants_of_log_normal_sizes_settle_and_a_sixth_shard_costs_little_more_than_the_bound() -> None:
     runs = [grown(seed) for seed in range(20)]
-    fullest = [run[1] for run in runs]
+    fullest = [run.fullest for run in runs]
     assert statistics.median(fullest) <= 1.10
     assert max(fullest) <= 1.15
-    assert statistics.median(run[3].ratio for run in runs) <= 1.1
-    assert max(len(run[3].steps) for run in runs) <= 0.05 * 500
+    assert statistics.median(run.sixth.ratio for run in runs) <= 1.1
+    assert max(len(run.sixth.steps) for run in runs) <= 0.05 * 500
