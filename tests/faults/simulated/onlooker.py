@@ -6,6 +6,7 @@ have whose namespace from what users did. What the operator writes is held again
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -118,6 +119,8 @@ class Onlooker(Fault):
         self.foreign: dict[Ref, str] = {}
         """Objects that are none of the operator's business, with their versions."""
         self._hidden: set[Ref] = set()
+        self._told: dict[str, Object] = {}
+        """Archives by name, as the watches told the operator last."""
         self.unlimited: set[str] = set()
         """Namespaces from which somebody took the limits away while people were in."""
         self.any_plan: Object = sample("plans.yaml", "pro")["spec"]
@@ -155,9 +158,13 @@ class Onlooker(Fault):
         return "deletionTimestamp" in archive["metadata"] or ends <= self.world.clock.now()
 
     def may_take_over(self, person: Person, former: Person) -> bool:
-        """Return whether users have let this Tenant have what that one left behind."""
+        """Return whether users have let this Tenant have what that one left behind.
+
+        Who deletes an archive in the moment in which its owner comes back may be too late, as may be the owner.
+        """
         archive = self.archive_of(former.uid)
-        if person.name != former.name or (archive is not None and self.is_over(archive)):
+        told = self._told.get(archive["metadata"]["name"], archive) if archive is not None else None
+        if person.name != former.name or (told is not None and self.is_over(told)):
             return False
         before = {archive["spec"]["owner"]["email"]} if archive is not None else former.marked
         same = {email.lower() for email in before}
@@ -178,6 +185,7 @@ class Onlooker(Fault):
         """Take note that the operator has been told of everything."""
         for person in self.people.values():
             del person.versions[:-1]
+        self._told = {item["metadata"]["name"]: copy.deepcopy(item) for item in self.stored("TenantArchive")}
 
     def came_to_rest(self) -> None:
         """Take note that nothing is left to do: a namespace without marks and children of ours was given back."""
