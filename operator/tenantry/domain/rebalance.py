@@ -51,8 +51,8 @@ class Shard:
 
     @property
     def takes(self) -> bool:
-        """Return whether tenants may come."""
-        return self.reachable and not self.cordoned and not self.drained
+        """Return whether any tenant may come."""
+        return self.reachable and not self.cordoned and not self.drained and self.reserved_for is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,17 +146,15 @@ class _State:
     def room(self, name: str) -> float:
         """Return the bytes that a shard may take and stay within its limit and its capacity."""
         shard = self.shards[name]
-        if not shard.takes or shard.reserved_for is not None:
+        if not shard.takes:
             return 0.0
         room = self.limit(name) - self.load[name]
         return room if shard.capacity is None else min(room, shard.capacity - self.load[name])
 
-    def holds(self, name: str, size: int) -> bool:
-        """Return whether a shard takes tenants, and has the capacity for so many bytes more."""
-        shard = self.shards[name]
-        if not shard.takes or shard.reserved_for is not None:
-            return False
-        return shard.capacity is None or self.load[name] + size <= shard.capacity
+    def fits(self, name: str, size: int) -> bool:
+        """Return whether a shard has the capacity for so many bytes more, balanced or not."""
+        capacity = self.shards[name].capacity
+        return capacity is None or self.load[name] + size <= capacity
 
     def move(self, item: Placed, target: str, reason: MoveReason) -> None:
         """Take a step."""
@@ -270,8 +268,7 @@ def _pins(state: _State, placed: Sequence[Placed]) -> list[str]:
         shard = state.shards[target]
         # A pin is an order of somebody who looks after the shards: balance and a cordon do not hinder it.
         reserved = shard.reserved_for not in (None, item.tenant)
-        full = shard.capacity is not None and state.load[target] + item.size > shard.capacity
-        if shard.drained or reserved or full:
+        if shard.drained or reserved or not state.fits(target, item.size):
             stuck.append(item.tenant)
         else:
             state.move(item, target, MoveReason.PIN)
@@ -288,7 +285,8 @@ def _leavers(state: _State, placed: Sequence[Placed]) -> list[str]:
             # It belongs nowhere else: where that has no room, `_pins` has said so.
             stuck.extend([item.tenant] if item.pinned == item.shard else [])
             continue
-        targets = [name for name in state.shards if name != item.shard and state.holds(name, item.size)]
+        others = (shard for name, shard in state.shards.items() if name != item.shard and shard.takes)
+        targets = [shard.name for shard in others if state.fits(shard.name, item.size)]
         if not targets:
             stuck.append(item.tenant)
             continue

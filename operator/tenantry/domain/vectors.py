@@ -7,28 +7,14 @@ Figures of pgvector 0.8: an HNSW index takes up to 2,000 dimensions of `vector` 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+
+from tenantry.api.tenant import Metric, VectorType
 
 INDEX_ROWS = 10_000
 """Below so many rows an exact search is as fast as an approximate one, and finds everything."""
 
 MOST_INDEXED = {"vector": 2000, "halfvec": 4000}
 """Dimensions that an HNSW index takes, by type."""
-
-
-class Metric(StrEnum):
-    """How far apart two vectors are."""
-
-    COSINE = "cosine"
-    L2 = "l2"
-    INNER_PRODUCT = "ip"
-
-
-class VectorType(StrEnum):
-    """How exact a component is: 4 bytes or 2."""
-
-    VECTOR = "vector"
-    HALFVEC = "halfvec"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from psycopg import AsyncConnection, sql
 from tenantry.adapters.pgvector import store
 from tenantry.adapters.pgvector.hardening import prepare
 from tenantry.adapters.pgvector.store import Place
-from tenantry.domain.vectors import Metric, Shape, VectorType
+from tenantry.api.tenant import Metric, VectorType
+from tenantry.domain.vectors import Shape
 from tenantry.local.postgres import PostgresServer
 from tests.integration.pgvector.conftest import Connection, admit, dsn
 

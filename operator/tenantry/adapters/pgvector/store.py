@@ -19,7 +19,8 @@ from typing import Any, Final
 from psycopg import AsyncConnection, sql
 
 from tenantry.adapters.pgvector.hardening import LOCK, OWNER, SCHEMA
-from tenantry.domain.vectors import Metric, Shape
+from tenantry.api.tenant import Metric
+from tenantry.domain.vectors import Shape
 
 TABLE: Final = "items"
 INDEX: Final = "items_embedding"
@@ -78,9 +79,7 @@ async def provision(connection: AsyncConnection[Any], place: Place) -> None:
 async def remove(connection: AsyncConnection[Any], place: Place) -> None:
     """End a tenant's sessions and remove its place and all that is in it; what is gone already is no error."""
     logins = [place.login(slot) for slot in LOGINS]
-    await connection.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = ANY(%s)", (logins,)
-    )
+    await _end_sessions(connection, logins)
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
         await connection.execute(
@@ -105,9 +104,7 @@ async def close_login(connection: AsyncConnection[Any], place: Place, slot: str)
     """Let nobody log in by one of the two roles any more, and end the sessions that did."""
     login = place.login(slot)
     await connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL").format(sql.Identifier(login)))
-    await connection.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", (login,)
-    )
+    await _end_sessions(connection, [login])
 
 
 async def build_index(connection: AsyncConnection[Any], place: Place) -> bool:
@@ -139,6 +136,12 @@ async def build_index(connection: AsyncConnection[Any], place: Place) -> bool:
         )
     )
     return True
+
+
+async def _end_sessions(connection: AsyncConnection[Any], logins: list[str]) -> None:
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = ANY(%s)", (logins,)
+    )
 
 
 async def _roles(connection: AsyncConnection[Any], place: Place) -> None:
