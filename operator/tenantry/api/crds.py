@@ -11,11 +11,13 @@ from typing import Any
 
 from tenantry.api.archive import TenantArchive
 from tenantry.api.common import CATEGORY, GROUP, VERSION, Column, Resource
+from tenantry.api.move import TenantMove
 from tenantry.api.plan import Plan
 from tenantry.api.schema import VALIDATIONS, merge
+from tenantry.api.shard import VectorShard
 from tenantry.api.tenant import Tenant
 
-KINDS: tuple[type[Resource], ...] = (Tenant, Plan, TenantArchive)
+KINDS: tuple[type[Resource], ...] = (Tenant, Plan, VectorShard, TenantMove, TenantArchive)
 """The kinds whose definitions ship."""
 
 JsonObject = dict[str, Any]

@@ -47,6 +47,7 @@ __all__ = [
     "Plan",
     "PlanSpec",
     "PlanStatus",
+    "PlanVectorStore",
     "PodSecurity",
     "Price",
     "PricingMode",
@@ -109,6 +110,13 @@ class Limits(RateLimits):
     """Limits of meters per billing period."""
 
 
+class PlanVectorStore(ApiModel):
+    """What the tenant gets of the vector shards."""
+
+    dedicated: bool = False
+    """A shard of its own: one whose VectorShard says dedicated: true, and that no other tenant is on."""
+
+
 class PlanSpec(ApiModel):
     """What a tenant on this plan gets, and what it costs."""
 
@@ -141,6 +149,8 @@ class PlanSpec(ApiModel):
     """The language model, where a tenant overrides nothing."""
     retrieval: Retrieval = Field(default_factory=Retrieval)
     """How passages are found for an answer, where a tenant overrides nothing."""
+    vector_store: PlanVectorStore = Field(default_factory=PlanVectorStore)
+    """What the tenant gets of the vector shards. Unset: a place on one that it shares with others."""
     overridable: Annotated[
         list[Annotated[str, Schema(enum=list(OVERRIDABLE))]], list_set(max_items=len(OVERRIDABLE))
     ] = Field(default_factory=list)

@@ -196,6 +196,8 @@ class VectorStore(ApiModel):
     """How distance is measured: cosine, l2 or innerProduct. It cannot be changed later."""
     type: Annotated[VectorType, Schema(rules=[_immutable("type")])] = VectorType.VECTOR
     """How vectors are stored: vector (4 bytes per dimension) or halfvec (2). It cannot be changed later."""
+    shard: Annotated[str, Schema(maxLength=63)] = ""
+    """Pins the tenant to the VectorShard of that name; a change moves it there. Empty: the operator decides."""
 
 
 CostCenter = Annotated[

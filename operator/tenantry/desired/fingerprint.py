@@ -9,15 +9,14 @@ same to every kind that we write.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
-from decimal import ROUND_UP, Context, Decimal
 from hashlib import blake2b
 from typing import Any
 
 import orjson
 
 from tenantry.domain import names
+from tenantry.domain.quantities import EXACT, quantity
 
 KEPT_METADATA = ("generateName", "labels", "annotations", "finalizers", "ownerReferences")
 DROPPED = ("apiVersion", "kind", "metadata", "status")
@@ -26,43 +25,6 @@ EMPTY_IS_ABSENT = frozenset({"labels", "annotations", "data", "binaryData"})
 
 QUANTITIES = frozenset({"hard", "default", "defaultRequest", "max", "min", "maxLimitRequestRatio"})
 """Fields of ResourceQuota and LimitRange that hold quantities by resource name."""
-
-_QUANTITY = re.compile(
-    r"^([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(m|u|n|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]+)?$"
-)
-_SUFFIXES = {
-    **{suffix: Decimal(10) ** (3 * power) for power, suffix in enumerate(["n", "u", "m"], start=-3)},
-    **{
-        suffix: Decimal(1000) ** power for power, suffix in enumerate(["k", "M", "G", "T", "P", "E"], start=1)
-    },
-    **{f"{s}i": Decimal(1024) ** power for power, s in enumerate(["K", "M", "G", "T", "P", "E"], start=1)},
-}
-
-
-_EXACT = Context(prec=100)
-_MILLI = Decimal("1e-3")
-_LARGEST_BINARY = Decimal(2**63 - 1)
-
-
-def quantity(text: str) -> Decimal:
-    """Return the number that the API server takes a quantity for; ValueError if it is none.
-
-    In limits and quotas it keeps nothing smaller than milli, rounding up, and nothing with a binary suffix above
-    2^63-1.
-    """
-    match = _QUANTITY.match(text)
-    if match is None:
-        raise ValueError(f"{text!r} is not a quantity")
-    number, suffix = match.groups()
-    if suffix is None or suffix in _SUFFIXES:
-        value = _EXACT.multiply(Decimal(number), _SUFFIXES[suffix] if suffix else Decimal(1))
-    else:
-        value = Decimal(number + suffix)
-    if int(value.as_tuple().exponent) < -3:
-        value = value.quantize(_MILLI, ROUND_UP, _EXACT)
-    if suffix is not None and suffix.endswith("i"):
-        value = min(value, _LARGEST_BINARY)
-    return value if value else Decimal(0)
 
 
 def fingerprint(manifest: Mapping[str, Any]) -> str:
@@ -116,7 +78,7 @@ def _amounts(value: Any) -> Any:
     amounts = {}
     for resource, amount in value.items():
         try:
-            amounts[resource] = str(quantity(str(amount)).normalize(_EXACT))
+            amounts[resource] = str(quantity(str(amount)).normalize(EXACT))
         except ValueError:
             amounts[resource] = str(amount)
     return amounts

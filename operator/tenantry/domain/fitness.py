@@ -13,6 +13,14 @@ indexes that vacuum and inserts damaged (pgvector's CHANGELOG)."""
 
 
 @dataclass(frozen=True, slots=True)
+class Fitness:
+    """What a server of any engine is, in a few words, and what is wrong with it with the next step; None: it is fit."""
+
+    server: str
+    unfit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ServerFacts:
     """What a server says of itself.
 

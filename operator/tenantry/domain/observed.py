@@ -89,6 +89,8 @@ class TenantClaim:
     stamp: str = ""  # changes with anything but the status and the finalizers
     finalizers: tuple[str, ...] = ()
     unready: Unready | None = None
+    shard: str = ""  # where its status places it
+    epoch: int = 0
 
     @property
     def seniority(self) -> tuple[datetime, str]:

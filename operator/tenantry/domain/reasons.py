@@ -15,6 +15,9 @@ class ConditionType(StrEnum):
     NAMESPACE_READY = "NamespaceReady"
     POLICY_READY = "PolicyReady"
     CONFIG_READY = "ConfigReady"
+    SHARD_READY = "ShardReady"
+    ISOLATION_VERIFIED = "IsolationVerified"
+    BALANCED = "Balanced"
     SUSPENDED = "Suspended"
     STALLED = "Stalled"
     RECONCILING = "Reconciling"
@@ -29,6 +32,9 @@ class Reason(StrEnum):
     SUSPENDED = "Suspended"
     REQUESTED = "Requested"
     OVERRIDES_DROPPED = "OverridesDropped"
+    WITHIN_SHARE = "WithinShare"
+    OVER_SHARE = "OverShare"
+    NO_LEAK = "NoLeak"
 
     # The user must act.
     INVALID_SPEC = "InvalidSpec"
@@ -42,6 +48,13 @@ class Reason(StrEnum):
     RESTORE_NOT_ALLOWED = "RestoreNotAllowed"
     TENANT_LIVES = "TenantLives"
     KIND_DELETED = "KindDeleted"
+    SHARD_NOT_FOUND = "ShardNotFound"
+    NO_SHARD_WITH_ROOM = "NoShardWithRoom"
+    SHAPE_FIXED = "ShapeFixed"
+    SECRET_NOT_FOUND = "SecretNotFound"
+    CONNECTION_REFUSED = "ConnectionRefused"
+    SHARD_UNFIT = "ShardUnfit"
+    LEAK_FOUND = "LeakFound"
 
     # It is tried again.
     NAMESPACE_TERMINATING = "NamespaceTerminating"
@@ -50,6 +63,8 @@ class Reason(StrEnum):
     CONFLICT = "Conflict"
     REFUSED = "Refused"
     API_UNAVAILABLE = "ApiUnavailable"
+    SHARD_UNAVAILABLE = "ShardUnavailable"
+    SHARD_UNKNOWN = "ShardUnknown"
     LEDGER_UNAVAILABLE = "LedgerUnavailable"
     INTERNAL_ERROR = "InternalError"
 

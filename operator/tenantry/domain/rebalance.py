@@ -13,7 +13,8 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+
+from tenantry.api.move import MoveReason
 
 THETA = 0.05
 """How far above its share a shard may be."""
@@ -23,14 +24,6 @@ EXACT = 0.02
 
 _FIRST_OF_THREE = 20
 """Of combinations of three only those with one of so many largest tenants are looked at."""
-
-
-class MoveReason(StrEnum):
-    """Why a tenant moves."""
-
-    DRAIN = "Drain"
-    PIN = "Pin"
-    REBALANCE = "Rebalance"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,9 @@ class Shape:
     metric: Metric = Metric.COSINE
     type: VectorType = VectorType.VECTOR
 
+    def __str__(self) -> str:
+        return f"{self.dimensions} dimensions ({self.type}, {self.metric})"
+
     @property
     def index_type(self) -> VectorType | None:
         """Return the type that an HNSW index is built over: halfvec where vector is too long; None: over neither."""

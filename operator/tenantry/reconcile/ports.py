@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from tenantry.api.archive import TenantArchive
+from tenantry.api.move import TenantMove
 from tenantry.api.plan import Plan
+from tenantry.api.shard import EngineKind, VectorShard
 from tenantry.desired.network import Surroundings
 from tenantry.domain.audit import AuditEntry
 from tenantry.domain.conditions import PLAN_GRACE
+from tenantry.domain.fitness import Fitness
 from tenantry.domain.observed import ChildKey, Observed, RevisionDetail, TenantClaim
+from tenantry.domain.places import Place, Record, Rotation
 from tenantry.reconcile.brake import Brake
 from tenantry.reconcile.deferred import Deferred
+from tenantry.reconcile.fleet import Fleet
+from tenantry.reconcile.result import Key
 
 Manifest = dict[str, Any]
 
@@ -145,6 +151,21 @@ class Observations(Protocol):
     def tenants_on(self, plan: str) -> Sequence[TenantClaim]:
         """Return every tenant whose effective plan has that name."""
 
+    def shard(self, name: str) -> VectorShard | None:
+        """Return a VectorShard."""
+
+    def shards(self) -> Sequence[VectorShard]:
+        """Return every VectorShard, by name."""
+
+    def placed_on(self, shard: str) -> Sequence[TenantClaim]:
+        """Return every tenant whose status places it on that shard."""
+
+    def moves_of(self, tenant: str) -> Sequence[TenantMove]:
+        """Return the TenantMoves of a tenant that are active."""
+
+    def moves(self) -> Sequence[TenantMove]:
+        """Return every TenantMove that is active."""
+
     def archives_of(self, tenant: str) -> Sequence[TenantArchive]:
         """Return the archives of former tenants of that name."""
 
@@ -170,6 +191,10 @@ class Policy:
     around: Surroundings = field(default_factory=Surroundings)
     archive_history: timedelta = timedelta(days=30)
     plan_grace: timedelta = PLAN_GRACE
+    rotation: Rotation = field(default_factory=Rotation)
+    default_dimensions: int = 1536
+    own_namespace: str = "tenantry-system"
+    shard_pause: timedelta = timedelta(seconds=30)
 
 
 class AuditLog(Protocol):
@@ -180,6 +205,62 @@ class AuditLog(Protocol):
 
     async def latest(self, uid: str, identity_prefix: str = "") -> AuditEntry | None:
         """Return the newest entry about an object, None where there is none. Raises Unavailable."""
+
+
+class Engine(Protocol):
+    """A vector database server as one VectorShard. Raises Refused (it does not accept what is asked) or Unavailable.
+
+    Every method may be called again after it was interrupted anywhere.
+    """
+
+    @property
+    def endpoint(self) -> tuple[str, int]:
+        """Return host and port of the server, as its address has them."""
+
+    async def prepare(self) -> Fitness:
+        """Connect, look whether the server is fit for tenants, and make it so where that is ours to do."""
+
+    async def records(self) -> Sequence[Record]:
+        """Return what is on record of every tenant, with measures, in a bounded number of requests."""
+
+    async def find(self, tenant: str) -> Record | None:
+        """Return what is on record of one tenant."""
+
+    async def ensure(self, place: Place) -> Record:
+        """Bring a tenant's place to be as described, and put it on record; the name tells whose it is."""
+
+    async def remove(self, tenant: str) -> None:
+        """End a tenant's sessions and remove its place, all that is in it, and the record of it, last."""
+
+    def access(self, record: Record) -> Mapping[str, str]:
+        """Return what an application needs to use the place: the contents of Secret `vector-store`.
+
+        The same record gives the same contents, in any process, after `prepare`. Nothing is asked of the server.
+        """
+
+    async def index(self, tenant: str) -> None:
+        """Build the approximate index of a tenant, or build it to its end, while applications go on."""
+
+    async def probe(self, record: Record, neighbours: Sequence[Record]) -> Sequence[str]:
+        """Try, as the tenant, to read its neighbours' rows; return a sentence for each way that let it. None: all well."""
+
+    async def close(self) -> None:
+        """Give up the connections."""
+
+
+class Engines(Protocol):
+    """Opens engines."""
+
+    def open(self, shard: str, kind: EngineKind, address: str) -> Engine:
+        """Return an engine of that kind at an address, which is not connected to yet. Raises Refused."""
+
+
+class NoEngines:
+    """Opens none: for what has nothing to do with shards."""
+
+    def open(self, shard: str, kind: EngineKind, address: str) -> Engine:  # noqa: ARG002 - as the port has it
+        """Raise Refused."""
+        raise Refused(f"this process opens no engines of kind {kind}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,3 +275,6 @@ class Context:
     watch: Watcher
     brake: Brake = field(default_factory=Brake)
     deferred: Deferred = field(default_factory=Deferred)
+    engines: Engines = field(default_factory=NoEngines)
+    fleet: Fleet = field(default_factory=Fleet)
+    wake: Callable[[Key], None] = lambda _: None

@@ -1,0 +1,152 @@
+"""What is known of the shards: their engines, what they have on record, and places that were just decided.
+
+In memory only, and read anew after a start. Only this process writes to the shards, so what was read of one stays true
+while it cannot be reached: a tenant that it had no record of may be placed elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tenantry.domain.errors import PartError
+from tenantry.domain.places import PlaceState, Record
+
+if TYPE_CHECKING:
+    from tenantry.reconcile.ports import Engine
+
+COUNTS = frozenset({PlaceState.OWNER, PlaceState.BLOCKED, PlaceState.ARCHIVED})
+"""States of a place that holds a tenant's vectors."""
+
+
+@dataclass(slots=True)
+class Known:
+    """One shard. problem: why it cannot be used at present. records: by tenant; None: it has never been read."""
+
+    engine: Engine | None = None
+    problem: PartError | None = None
+    records: dict[str, Record] | None = None
+    server: str = ""
+    looked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def usable(self) -> bool:
+        """Return whether tenants can be given a place there now."""
+        return self.engine is not None and self.problem is None and self.records is not None
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of all places."""
+        return sum(record.size for record in (self.records or {}).values())
+
+
+class Fleet:
+    """All shards by name. Not for threads: one event loop writes and reads it."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Known] = {}
+        self._reserved: dict[str, str] = {}
+        self._leaks: dict[str, tuple[str, ...]] = {}
+
+    def __getitem__(self, shard: str) -> Known:
+        """Return what is known of a shard: nothing, where it has not been looked at."""
+        return self._known.setdefault(shard, Known())
+
+    def forget(self, shard: str) -> Known | None:
+        """Forget a shard that is gone; return what was known of it."""
+        return self._known.pop(shard, None)
+
+    def saw(self, shard: str, engine: Engine, records: Iterable[Record], server: str) -> set[str]:
+        """Take in what was read of a shard; return the tenants for whom anything but a measure has changed."""
+        known = self[shard]
+        before = known.records if known.usable else {}
+        now = {record.place.tenant: record for record in records}
+        known.engine, known.problem, known.records, known.server = engine, None, now, server
+        known.looked.set()
+        tenants = (before or {}).keys() | now.keys()
+        return {name for name in tenants if _differs((before or {}).get(name), now.get(name))}
+
+    def lost(self, shard: str, problem: PartError) -> bool:
+        """Take note that a shard cannot be used; return whether that is news."""
+        known = self[shard]
+        news = known.problem is None or known.problem.reason != problem.reason
+        known.problem = problem
+        known.looked.set()
+        return news
+
+    def put(self, shard: str, record: Record) -> None:
+        """Take in the answer to a write of ours."""
+        known = self[shard]
+        if known.records is not None:
+            known.records[record.place.tenant] = record
+
+    def drop(self, shard: str, tenant: str) -> None:
+        """Take note that a place was removed."""
+        known = self[shard]
+        if known.records is not None:
+            known.records.pop(tenant, None)
+
+    def unread(self, shards: Iterable[str]) -> list[str]:
+        """Return those of the shards that have never been read."""
+        return [name for name in shards if self[name].records is None]
+
+    def locate(self, tenant: str, shards: Iterable[str]) -> tuple[str, Record] | None:
+        """Return the shard that holds a tenant's vectors by its own record, that of the highest epoch."""
+        found = []
+        for name in shards:
+            record = (self[name].records or {}).get(tenant)
+            if record is not None and record.place.state in COUNTS:
+                found.append((record.place.epoch, name, record))
+        if not found:
+            return None
+        _, name, record = max(found, key=lambda item: (item[0], item[1]))
+        return name, record
+
+    # --- places that are decided and not seen yet ---------------------------------------------------------------
+
+    def reserve(self, tenant: str, shard: str) -> None:
+        """Count a tenant on a shard until `settle`: its placement is on its way."""
+        self._reserved[tenant] = shard
+
+    def settle(self, tenant: str) -> None:
+        """The tenant's placement is seen, or will not be."""
+        self._reserved.pop(tenant, None)
+
+    @property
+    def reserved(self) -> Mapping[str, str]:
+        """Return the shards of tenants whose placements are on their way."""
+        return self._reserved
+
+    # --- canaries -----------------------------------------------------------------------------------------------
+
+    def probed(self, tenant: str, leaks: Iterable[str]) -> bool:
+        """Take note of what a probe of a tenant has found; return whether that is news."""
+        found = tuple(leaks)
+        news = self._leaks.get(tenant) != found
+        self._leaks[tenant] = found
+        return news
+
+    def leaks(self, tenant: str) -> tuple[str, ...] | None:
+        """Return what the last probe has found; None: there was none in this process."""
+        return self._leaks.get(tenant)
+
+    def unprobed(self, tenant: str) -> None:
+        """Forget the probes of a tenant that is gone."""
+        self._leaks.pop(tenant, None)
+
+    async def looked_at(self, shards: Iterable[str], seconds: float) -> bool:
+        """Wait until each of the shards was looked at once, with or without success; False: not in that time."""
+        waits = [self[name].looked.wait() for name in shards]
+        try:
+            await asyncio.wait_for(asyncio.gather(*waits), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+
+def _differs(before: Record | None, now: Record | None) -> bool:
+    if before is None or now is None:
+        return before is not now
+    return before.place != now.place or before.id != now.id
