@@ -68,7 +68,7 @@ class Capacity(ApiModel):
                 rules=[
                     Rule(
                         "!isQuantity(self) || quantity(self).compareTo(quantity('1')) >= 0",
-                        "storage must be more than nothing, such as 100Gi; to take no more tenants set cordoned: true",
+                        "storage must be more than nothing, such as 100Gi; for no more tenants set cordoned: true",
                     )
                 ]
             ),
@@ -132,6 +132,8 @@ class VectorShardStatus(Status):
     """What it holds as a part of what it should by its weight: "1.00" is exactly its share."""
     server: Annotated[str, Schema(maxLength=253)] | None = None
     """What the server says that it is."""
+    endpoint: Annotated[str, Schema(maxLength=300)] | None = None
+    """Host and port of the server; tenants' network policies let them out to it."""
 
 
 class VectorShard(Resource):

@@ -43,6 +43,15 @@ class Outcome:
         return cls(error.reason, error.message, error)
 
 
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A condition that Ready does not depend on."""
+
+    holds: bool
+    reason: Reason
+    message: str
+
+
 def plan_not_found(
     plan: str,
     field: str,
@@ -115,17 +124,20 @@ def summarise(
     ready_message: str,
     suspended: tuple[Reason, str] | None = None,
     also: Sequence[Outcome] = (),
+    observed: Mapping[ConditionType, Observation] | None = None,
 ) -> list[Condition]:
     """Return all conditions: one for each part, then Ready, and Suspended, Stalled or Reconciling where True.
 
     parts: outcome by condition type, in the order in which their messages are shown. suspended: reason and
     message of a suspension on purpose, which leaves Ready True. also: outcomes without a condition of their
-    own that Ready depends on too.
+    own that Ready depends on too. observed: conditions that Ready does not depend on.
     """
     wanted = [
         (kind, "True" if outcome.ready else "False", outcome.reason, outcome.message)
         for kind, outcome in parts.items()
     ]
+    for observation, found in (observed or {}).items():
+        wanted.append((observation, "True" if found.holds else "False", found.reason, found.message))
     failed = [outcome for outcome in (*parts.values(), *also) if outcome.error is not None]
     stalled = [outcome for outcome in failed if isinstance(outcome.error, Stalled)]
     # What the user must do stands before what only needs time.

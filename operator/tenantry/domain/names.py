@@ -39,6 +39,9 @@ ADOPTABLE_BY = "tenantry.dev/adoptable-by"
 RESTORE_FROM = "tenantry.dev/restore-from"
 """Annotation of a Tenant: the archive that a platform engineer allows it to take over."""
 
+ROTATE = "tenantry.dev/rotate-credentials"
+"""Annotation of a Tenant: another value than before asks for new credentials of its vector store."""
+
 FINALIZER = "tenantry.dev/cleanup"
 
 QUOTA = "tenantry"

@@ -164,8 +164,8 @@ def _shape(applicant: Applicant, record: Record) -> Shape:
         return applicant.shape
     raise Stalled(
         Reason.SHAPE_FIXED,
-        f"spec.vectorStore asks for {applicant.shape}, and {record.rows} vectors of {present} are stored: put it back, "
-        f"or delete the vectors first",
+        f"spec.vectorStore asks for {applicant.shape}, and {record.rows} vectors of {present} are stored: put it "
+        f"back, or delete the vectors first",
     )
 
 
@@ -178,8 +178,8 @@ def unreachable_pin(shard: str) -> Stalled:
     """Return the error for a pin to a shard that does not exist."""
     return Stalled(
         Reason.SHARD_NOT_FOUND,
-        f"spec.vectorStore.shard names VectorShard {shard}, which does not exist: apply it, name another, or leave it "
-        f"empty",
+        f"spec.vectorStore.shard names VectorShard {shard}, which does not exist: apply it, name another, or leave "
+        f"it empty",
     )
 
 

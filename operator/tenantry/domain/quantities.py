@@ -52,9 +52,8 @@ def as_quantity(size: int) -> str:
     """Return bytes as a quantity for people, with three digits or so: 812Ki, 1.5Gi, 640Gi."""
     if size < 1024:
         return str(size)
-    value, suffix = Decimal(size), ""
-    for suffix in ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"):
-        value /= 1024
-        if value < 1000:
-            break
+    suffixes = ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"]
+    value, suffix = Decimal(size) / 1024, suffixes.pop(0)
+    while value >= 1000 and suffixes:
+        value, suffix = value / 1024, suffixes.pop(0)
     return f"{value:.0f}{suffix}" if value >= 10 or value == int(value) else f"{value:.1f}{suffix}"

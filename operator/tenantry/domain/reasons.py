@@ -86,3 +86,8 @@ class Action(StrEnum):
     DELETED = "Deleted"
     PURGING = "Purging"
     PURGED = "Purged"
+    PLACED = "Placed"
+    CREDENTIALS_ROTATED = "CredentialsRotated"
+    MOVING = "Moving"
+    MOVED = "Moved"
+    MOVE_ABORTED = "MoveAborted"

@@ -1,15 +1,16 @@
 """What is known of the shards: their engines, what they have on record, and places that were just decided.
 
-In memory only, and read anew after a start. Only this process writes to the shards, so what was read of one stays true
-while it cannot be reached: a tenant that it had no record of may be placed elsewhere.
+In memory only, and read anew after a start. Only this process writes to the shards, so what was read of one stays
+true while it cannot be reached: a tenant that it had no record of may be placed elsewhere.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tenantry.domain.errors import PartError
 from tenantry.domain.places import PlaceState, Record
@@ -17,19 +18,39 @@ from tenantry.domain.places import PlaceState, Record
 if TYPE_CHECKING:
     from tenantry.reconcile.ports import Engine
 
+logger = logging.getLogger(__name__)
+
 COUNTS = frozenset({PlaceState.OWNER, PlaceState.BLOCKED, PlaceState.ARCHIVED})
 """States of a place that holds a tenant's vectors."""
 
 
 @dataclass(slots=True)
 class Known:
-    """One shard. problem: why it cannot be used at present. records: by tenant; None: it has never been read."""
+    """One shard. problem: why it cannot be used at present. records: by tenant; None: it has never been read.
+
+    address: of the engine. behind: what goes on behind the looks at it.
+    """
 
     engine: Engine | None = None
+    address: str = ""
     problem: PartError | None = None
     records: dict[str, Record] | None = None
     server: str = ""
     looked: asyncio.Event = field(default_factory=asyncio.Event)
+    behind: asyncio.Task[None] | None = None
+
+    def begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have work done behind, unless some is going on. What it raises is logged: the next look begins it again."""
+        if self.behind is None or self.behind.done():
+            self.behind = asyncio.create_task(_logged(work()))
+
+    async def close(self) -> None:
+        """End what goes on, and give up the connections."""
+        if self.behind is not None:
+            self.behind.cancel()
+            await asyncio.gather(self.behind, return_exceptions=True)
+        if self.engine is not None:
+            await self.engine.close()
 
     @property
     def usable(self) -> bool:
@@ -49,6 +70,14 @@ class Fleet:
         self._known: dict[str, Known] = {}
         self._reserved: dict[str, str] = {}
         self._leaks: dict[str, tuple[str, ...]] = {}
+        self._probed: dict[str, int] = {}
+        self._turn = 0
+
+    async def close(self) -> None:
+        """End all that goes on, and give up all connections."""
+        for known in self._known.values():
+            await known.close()
+        self._known.clear()
 
     def __getitem__(self, shard: str) -> Known:
         """Return what is known of a shard: nothing, where it has not been looked at."""
@@ -121,9 +150,17 @@ class Fleet:
 
     # --- canaries -----------------------------------------------------------------------------------------------
 
+    def due(self, records: Sequence[Record], most: int) -> list[Record]:
+        """Return those that are to be probed next: all that never were, else those whose turn was longest ago."""
+        never = [item for item in records if item.place.tenant not in self._probed]
+        turns = sorted(records, key=lambda item: (self._probed.get(item.place.tenant, 0), item.place.tenant))
+        return never or turns[:most]
+
     def probed(self, tenant: str, leaks: Iterable[str]) -> bool:
         """Take note of what a probe of a tenant has found; return whether that is news."""
         found = tuple(leaks)
+        self._turn += 1
+        self._probed[tenant] = self._turn
         news = self._leaks.get(tenant) != found
         self._leaks[tenant] = found
         return news
@@ -135,6 +172,7 @@ class Fleet:
     def unprobed(self, tenant: str) -> None:
         """Forget the probes of a tenant that is gone."""
         self._leaks.pop(tenant, None)
+        self._probed.pop(tenant, None)
 
     async def looked_at(self, shards: Iterable[str], seconds: float) -> bool:
         """Wait until each of the shards was looked at once, with or without success; False: not in that time."""
@@ -144,6 +182,13 @@ class Fleet:
         except TimeoutError:
             return False
         return True
+
+
+async def _logged(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception as error:  # noqa: BLE001 - whatever it was, the looks at the shard go on and tell of it
+        logger.warning("Behind the looks at a shard: %s: %s", type(error).__name__, error)
 
 
 def _differs(before: Record | None, now: Record | None) -> bool:

@@ -179,6 +179,9 @@ class Watcher(Protocol):
     def repaired(self, kind: str) -> None:
         """A child was put back."""
 
+    def probed(self, leaks: int) -> None:
+        """A tenant tried to read its neighbours' rows, and found so many ways that let it."""
+
     def roles_amiss(self, problems: Sequence[str]) -> None:
         """Tenants' ClusterRoles are not as they should be, one sentence for each; none: all of them are."""
 
@@ -242,7 +245,7 @@ class Engine(Protocol):
         """Build the approximate index of a tenant, or build it to its end, while applications go on."""
 
     async def probe(self, record: Record, neighbours: Sequence[Record]) -> Sequence[str]:
-        """Try, as the tenant, to read its neighbours' rows; return a sentence for each way that let it. None: all well."""
+        """Try, as the tenant, to read its neighbours' rows; return a sentence for each way that let it."""
 
     async def close(self) -> None:
         """Give up the connections."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,11 +12,13 @@ from pydantic import ValidationError
 
 from tenantry.api.archive import TenantArchive, TenantArchiveStatus
 from tenantry.api.common import Condition, Status
+from tenantry.api.move import TenantMove, TenantMoveStatus
 from tenantry.api.plan import Plan, PlanStatus
+from tenantry.api.shard import VectorShard, VectorShardStatus
 from tenantry.api.tenant import Tenant, TenantStatus
 from tenantry.desired.owner import Manifest
 from tenantry.domain import conditions, names
-from tenantry.domain.conditions import Outcome
+from tenantry.domain.conditions import Observation, Outcome
 from tenantry.domain.configuration import Configuration
 from tenantry.domain.errors import PartError, Retry, Stalled
 from tenantry.domain.ownership import Ownership
@@ -30,14 +32,23 @@ OUTRUN = timedelta(seconds=5)
 
 STATUS_FIELDS = {
     kind.__name__: frozenset(field.alias or name for name, field in status.model_fields.items())
-    for kind, status in ((Tenant, TenantStatus), (Plan, PlanStatus), (TenantArchive, TenantArchiveStatus))
+    for kind, status in (
+        (Tenant, TenantStatus),
+        (Plan, PlanStatus),
+        (VectorShard, VectorShardStatus),
+        (TenantMove, TenantMoveStatus),
+        (TenantArchive, TenantArchiveStatus),
+    )
 }
 """What this version knows of the status of each kind, as it is written there."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """What one reconcile of a Tenant has come to, part by part."""
+    """What one reconcile of a Tenant has come to, part by part.
+
+    told: what is on record already, for Events. due: seconds until something changes by itself.
+    """
 
     tenant: Tenant
     raw: Manifest
@@ -48,6 +59,8 @@ class Progress:
     repairs: list[Repair] = field(default_factory=list)
     unrecorded: list[Outcome] = field(default_factory=list)
     takeover: record.Row | None = None
+    told: list[record.Row] = field(default_factory=list)
+    due: float | None = None
 
     @property
     def was_ready(self) -> bool:
@@ -105,6 +118,7 @@ def _may_wait(progress: Progress, status: dict[str, Any]) -> bool:
     return (
         healthy
         and not progress.repairs
+        and not progress.told
         and progress.takeover is None
         and subject.status.observed_generation == subject.metadata.generation
         and (subject.status.phase, subject.status.plan) == (status["phase"], status["plan"])
@@ -120,6 +134,7 @@ def tenant_status(progress: Progress, cx: Context) -> dict[str, Any]:
         suspended = (Reason.REQUESTED, "suspended by spec.suspended: set it to false to resume")
     active = progress.config.active if progress.config else None
     revision = active.number if active else subject.status.config_revision
+    observed, leaks = _isolation(progress, cx)
     listed = conditions.summarise(
         progress.outcomes,
         subject.status.conditions,
@@ -127,7 +142,8 @@ def tenant_status(progress: Progress, cx: Context) -> dict[str, Any]:
         now=now,
         ready_message=_ready_message(subject, progress.plan, revision),
         suspended=suspended,
-        also=progress.unrecorded,
+        also=[*progress.unrecorded, *leaks],
+        observed=observed,
     )
     ours = progress.ownership is not None
     recorded = not progress.unrecorded
@@ -146,6 +162,25 @@ def tenant_status(progress: Progress, cx: Context) -> dict[str, Any]:
         "configRevision": revision if recorded else subject.status.config_revision,
     }
     return {name: value for name, value in status.items() if value is not None}
+
+
+def _isolation(progress: Progress, cx: Context) -> tuple[dict[ConditionType, Observation], list[Outcome]]:
+    """Return what the last probe of the tenant's isolation has found, as a condition, and as a failure of Ready.
+
+    A new process has not probed yet: then it is as it was.
+    """
+    kind = ConditionType.ISOLATION_VERIFIED
+    if ConditionType.SHARD_READY not in progress.outcomes:
+        return {}, []
+    leaks = cx.fleet.leaks(progress.tenant.metadata.name)
+    before = conditions.find(progress.tenant.status.conditions, kind)
+    if leaks is None and before is None:
+        return {}, []
+    if leaks == () or (leaks is None and before is not None and before.status == "True"):
+        return {kind: Observation(True, Reason.NO_LEAK, "its credentials read no row of its neighbours")}, []
+    message = "; ".join(leaks or ()) or (before.message if before else "")
+    leak = Stalled(Reason.LEAK_FOUND, message)
+    return {kind: Observation(False, Reason.LEAK_FOUND, message)}, [Outcome.failed(leak)]
 
 
 def _stalled(progress: Progress) -> bool:
@@ -273,7 +308,7 @@ def _first_ready(subject: Tenant, status: dict[str, Any], cx: Context) -> None:
 
 
 async def _emit(progress: Progress, rows: list[record.Row], status: dict[str, Any], cx: Context) -> None:
-    for row in [*rows, *([progress.takeover] if progress.takeover else [])]:
+    for row in [*rows, *([progress.takeover] if progress.takeover else []), *progress.told]:
         await cx.objects.emit(progress.raw, row.action, row.message, warning=row.warning)
     before = conditions.find(progress.tenant.status.conditions, ConditionType.READY)
     after = conditions.find(
@@ -288,7 +323,10 @@ async def _emit(progress: Progress, rows: list[record.Row], status: dict[str, An
 
 def _result(progress: Progress) -> Result:
     outcomes = [*progress.outcomes.values(), *progress.unrecorded]
-    return result_of([outcome.error for outcome in outcomes if outcome.error is not None])
+    result = result_of([outcome.error for outcome in outcomes if outcome.error is not None])
+    if progress.due is None:
+        return result
+    return replace(result, after=progress.due if result.after is None else min(result.after, progress.due))
 
 
 def result_of(errors: Sequence[PartError]) -> Result:

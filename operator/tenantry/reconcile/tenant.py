@@ -34,7 +34,7 @@ from tenantry.domain.errors import PartError, Stalled
 from tenantry.domain.observed import ChildKey, Observed, RevisionDetail
 from tenantry.domain.ownership import Ownership, claim, tenant_uids
 from tenantry.domain.reasons import ConditionType, Reason
-from tenantry.reconcile import farewell, record, report
+from tenantry.reconcile import farewell, record, report, vectors
 from tenantry.reconcile.enact import apply_group, apply_namespace, translated
 from tenantry.reconcile.ports import Conflict, Context, Refused, Unavailable
 from tenantry.reconcile.result import Key, Result
@@ -106,8 +106,11 @@ async def _provision(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
     progress.outcomes[ConditionType.NAMESPACE_READY] = Outcome(
         Reason.READY, f"namespace {namespace.name} is in place"
     )
+    placed = await _placement(tenant, facts, progress, cx)
     await _policy(tenant, facts, progress, cx)
     await _configuration(tenant, facts, namespace, progress, cx)
+    if placed is not None:
+        await _vectors(tenant, facts, placed, progress, cx)
     if ownership.taken:
         # How others have left what is taken over (a former tenant, a backup) is no drift.
         progress.repairs.clear()
@@ -174,6 +177,35 @@ async def _namespace(
     )
     repairs = [] if ownership.taken else progress.repairs
     return await apply_namespace(manifest, facts.namespace, cx, repairs)
+
+
+async def _placement(
+    tenant: Tenant, facts: Facts, progress: report.Progress, cx: Context
+) -> vectors.Placed | None:
+    """Return where the tenant's vectors are; None where that is nowhere, for a reason that is in its outcome."""
+    if not vectors.concerned(tenant, cx):
+        return None
+    try:
+        placed = await vectors.placement(tenant, progress.raw, facts.plan, facts.no_plan, cx)
+    except PartError as error:
+        progress.outcomes[ConditionType.SHARD_READY] = Outcome.failed(error)
+        return None
+    progress.raw = placed.raw
+    progress.told.extend(placed.rows)
+    return placed
+
+
+async def _vectors(
+    tenant: Tenant, facts: Facts, placed: vectors.Placed, progress: report.Progress, cx: Context
+) -> None:
+    try:
+        done = await vectors.provision(tenant, placed, facts.children, cx, progress.repairs)
+    except PartError as error:
+        progress.outcomes[ConditionType.SHARD_READY] = Outcome.failed(error)
+        return
+    progress.outcomes[ConditionType.SHARD_READY] = done.outcome
+    progress.told.extend(done.rows)
+    progress.due = done.after
 
 
 def _pod_security(facts: Facts) -> str:

@@ -1,0 +1,325 @@
+"""A tenant's vectors: its placement on a shard, its place there, and the Secret by which applications use it.
+
+    placement   read from the status; where there is none, found on the shards' own records; else decided, once
+    place       brought to what `domain.places.upkeep` says, in the shard
+    Secret      `vector-store`, from what the shard has on record: the same record gives the same Secret
+
+The placement is written before the place is made, under a field manager of its own: a crash between leaves a
+placement whose place is made by the next try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tenantry.api.common import rfc3339
+from tenantry.api.plan import Plan
+from tenantry.api.shard import VectorShard
+from tenantry.api.tenant import Placement, Tenant
+from tenantry.desired import children
+from tenantry.desired.owner import Manifest, Owner
+from tenantry.domain import names
+from tenantry.domain.audit import AuditEntry
+from tenantry.domain.conditions import Outcome
+from tenantry.domain.errors import PartError, Retry, Stalled
+from tenantry.domain.observed import ChildKey, Observed
+from tenantry.domain.ownership import address_digest
+from tenantry.domain.placement import ShardLoad, place
+from tenantry.domain.places import Applicant, PlaceState, Record, capacity_of, unreachable_pin, upkeep
+from tenantry.domain.reasons import Action, Reason
+from tenantry.domain.vectors import Shape
+from tenantry.reconcile import record as audit
+from tenantry.reconcile.enact import Repair, apply_group, translated
+from tenantry.reconcile.fleet import Known
+from tenantry.reconcile.ports import Context, Engine, Refused, Unavailable
+from tenantry.reconcile.result import Key
+
+PLACEMENT_MANAGER = "tenantry-placement"
+
+EMPTY_PLACE_BYTES = 64 * 1024
+"""What a place without vectors takes, with room to spare: counted for tenants that have not been measured yet."""
+
+CHECK_SECONDS = 15.0
+"""How often to look again where a shard is in the way; that it is back wakes its tenants besides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a tenant is: its shard, and the Tenant as it is after that was written. rows: what was decided now."""
+
+    shard: VectorShard
+    epoch: int
+    raw: Manifest
+    rows: tuple[audit.Row, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Provisioned:
+    """How a tenant's place came out. after: seconds until something about it is due."""
+
+    outcome: Outcome
+    after: float | None = None
+    rows: tuple[audit.Row, ...] = ()
+
+
+def concerned(tenant: Tenant, cx: Context) -> bool:
+    """Return whether a tenant has to do with shards: there are some, or its vectors are on one."""
+    return bool(cx.seen.shards()) or tenant.status.placement is not None
+
+
+async def placement(
+    tenant: Tenant, raw: Manifest, plan: Plan | None, no_plan: PartError | None, cx: Context
+) -> Placed:
+    """Return where a tenant's vectors are, deciding it where they are nowhere. Raises PartError, Conflict."""
+    name = tenant.metadata.name
+    present = tenant.status.placement
+    if present is not None and _stands(name, present, cx):
+        shard = cx.seen.shard(present.shard)
+        assert shard is not None  # noqa: S101 - `_stands` looked
+        return Placed(shard, present.epoch, raw)
+    shards = cx.seen.shards()
+    _all_read(shards, cx)
+    found = cx.fleet.locate(name, [shard.metadata.name for shard in shards])
+    if found is not None:
+        return await _write(
+            tenant, raw, Placement(shard=found[0], epoch=found[1].place.epoch), cx, found=True
+        )
+    if present is not None:
+        shard = cx.seen.shard(present.shard)
+        if shard is None:
+            raise Stalled(
+                Reason.SHARD_NOT_FOUND,
+                f"its vectors are on VectorShard {present.shard}, which does not exist: apply it again",
+            )
+        return Placed(shard, present.epoch, raw)  # decided, and not provisioned yet
+    if plan is None:
+        assert no_plan is not None  # noqa: S101 - one of the two is there
+        raise no_plan
+    target = choose(tenant, plan, cx)
+    cx.fleet.reserve(name, target)
+    try:
+        return await _write(tenant, raw, Placement(shard=target, epoch=1), cx)
+    finally:
+        cx.fleet.settle(name)
+
+
+def _stands(tenant: str, present: Placement, cx: Context) -> bool:
+    """Tell whether a placement can be believed without asking other shards.
+
+    It can where its shard cannot be read now, or says the same. A shard that has no record of the tenant, or one of
+    having given it away, says that this status is old: it came from a backup.
+    """
+    if cx.seen.shard(present.shard) is None:
+        return False
+    records = cx.fleet[present.shard].records
+    if records is None:
+        return True
+    record = records.get(tenant)
+    return record is not None and record.place.state is not PlaceState.MOVED
+
+
+def _all_read(shards: Sequence[VectorShard], cx: Context) -> None:
+    """Raise Retry where a shard was never read: it may hold the tenant's vectors."""
+    unread = cx.fleet.unread(shard.metadata.name for shard in shards)
+    if unread:
+        problem = cx.fleet[unread[0]].problem
+        raise Retry(
+            Reason.SHARD_UNKNOWN,
+            f"VectorShard {unread[0]} has not been read yet, and it may hold vectors of this tenant"
+            + (f": {problem.message}" if problem else ""),
+            CHECK_SECONDS if problem else 1.0,
+            failed=False,
+        )
+
+
+def choose(tenant: Tenant, plan: Plan, cx: Context) -> str:
+    """Return the shard for a new tenant. Raises Stalled where none has room.
+
+    It reads and decides at one go, without awaiting anything: two tenants at once never take the same room.
+    """
+    loads = _loads(cx)
+    pin = tenant.spec.vector_store.shard if tenant.spec.vector_store else ""
+    own = plan.spec.vector_store.dedicated
+    shards = cx.seen.shards()
+    fitting = [loads[item.metadata.name] for item in shards if item.spec.dedicated == own]
+    if pin:
+        return _pinned(pin, loads)
+    if own:
+        fitting = [load for load in fitting if load.tenants == 0]
+    target = place(tenant.metadata.name, fitting, needed=EMPTY_PLACE_BYTES)
+    if target is not None:
+        return target.name
+    raise Stalled(
+        Reason.NO_SHARD_WITH_ROOM,
+        f"plan {plan.metadata.name} asks for a shard of its own, and none is free: add a VectorShard with "
+        f"spec.dedicated: true"
+        if own
+        else "no VectorShard takes another tenant (each is full, cordoned, drained or cannot be reached): add one, "
+        "or raise spec.capacity.storage of one",
+        CHECK_SECONDS,
+    )
+
+
+def _pinned(pin: str, loads: dict[str, ShardLoad]) -> str:
+    if pin not in loads:
+        raise unreachable_pin(pin)
+    if not loads[pin].has_room(EMPTY_PLACE_BYTES):
+        raise Stalled(
+            Reason.NO_SHARD_WITH_ROOM,
+            f"spec.vectorStore.shard names VectorShard {pin}, which is full: raise its spec.capacity.storage, or "
+            f"name another",
+            CHECK_SECONDS,
+        )
+    return pin
+
+
+def _loads(cx: Context) -> dict[str, ShardLoad]:
+    """Return each shard as a place for new tenants; who is about to come counts."""
+    loads = {}
+    for shard in cx.seen.shards():
+        name, known = shard.metadata.name, cx.fleet[shard.metadata.name]
+        placed = {claim.name for claim in cx.seen.placed_on(name)}
+        placed |= {tenant for tenant, target in cx.fleet.reserved.items() if target == name}
+        unmeasured = placed - (known.records or {}).keys()
+        loads[name] = ShardLoad(
+            name,
+            weight=shard.spec.weight,
+            accepts=known.usable and not (shard.spec.cordoned or shard.spec.drain),
+            tenants=len(placed | (known.records or {}).keys()),
+            stored=known.size + len(unmeasured) * EMPTY_PLACE_BYTES,
+            capacity=capacity_of(shard),
+        )
+    return loads
+
+
+async def _write(
+    tenant: Tenant, raw: Manifest, placement: Placement, cx: Context, *, found: bool = False
+) -> Placed:
+    """Put a placement on record, then into the status. Raises Retry without the ledger."""
+    name = tenant.metadata.name
+    shard = cx.seen.shard(placement.shard)
+    assert shard is not None  # noqa: S101 - only shards that are there are chosen or found
+    message = (
+        f"vectors of Tenant {name} " + ("were found on" if found else "are placed on") + f" {placement.shard}"
+    )
+    identity = f"{tenant.metadata.uid}/placed@{placement.epoch}/{placement.shard}"
+    row = await _recorded(tenant, cx, identity, Action.PLACED, message)
+    metadata = {key: raw["metadata"][key] for key in ("name", "uid", "resourceVersion")}
+    body = {"apiVersion": raw["apiVersion"], "kind": raw["kind"], "metadata": metadata}
+    with translated():
+        stored = await cx.objects.apply_status(
+            {**body, "status": {"placement": placement.as_json()}}, manager=PLACEMENT_MANAGER
+        )
+    return Placed(shard, placement.epoch, stored, (row,))
+
+
+async def _recorded(tenant: Tenant, cx: Context, identity: str, action: Action, message: str) -> audit.Row:
+    row: AuditEntry = audit.entry(tenant, cx, identity, action, message, actor=names.MANAGER)
+    try:
+        await cx.audit.record([row])
+    except Unavailable as error:
+        raise Retry(Reason.LEDGER_UNAVAILABLE, f"waits for the audit log: {error}") from error
+    return audit.told(row)
+
+
+# --- the place, and the Secret --------------------------------------------------------------------------------------
+
+
+async def provision(
+    tenant: Tenant, placed: Placed, present: Mapping[ChildKey, Observed], cx: Context, repairs: list[Repair]
+) -> Provisioned:
+    """Bring a tenant's place and its Secret to what they should be. Raises PartError."""
+    name, shard = tenant.metadata.name, placed.shard.metadata.name
+    known = cx.fleet[shard]
+    engine = _usable(shard, known)
+    record = (known.records or {}).get(name)
+    moving = any(move.spec.tenant == name for move in cx.seen.moves_of(name))
+    after: float | None = None
+    rows: list[audit.Row] = []
+    if not (moving and record is not None):
+        record, after, rows = await _kept_up(tenant, placed, engine, record, cx)
+    owner = Owner(name, tenant.metadata.uid, tenant.namespace_name)
+    error = await apply_group(children.shard_group(owner, engine.access(record)), present, cx, repairs)
+    if error is not None:
+        raise error
+    message = f"vectors are on {shard}" + (", and are being moved" if moving else "")
+    return Provisioned(Outcome(Reason.READY, message), after, tuple(rows))
+
+
+async def _kept_up(
+    tenant: Tenant, placed: Placed, engine: Engine, record: Record | None, cx: Context
+) -> tuple[Record, float | None, list[audit.Row]]:
+    shard = placed.shard.metadata.name
+    wanted, after = upkeep(
+        applicant(tenant, cx),
+        placed.epoch,
+        record,
+        cx.clock.now(),
+        cx.policy.rotation,
+        chosen=tenant.spec.vector_store is not None,
+    )
+    if record is not None and record.place == wanted:
+        return record, after, []
+    rows = []
+    if record is not None and wanted.generation != record.place.generation:
+        identity = f"{tenant.metadata.uid}/credentials/{wanted.generation}"
+        until = rfc3339(wanted.since + cx.policy.rotation.grace)
+        message = f"replaced the credentials of the vector store; those before are valid until {until}"
+        rows.append(await _recorded(tenant, cx, identity, Action.CREDENTIALS_ROTATED, message))
+    with shard_errors(shard):
+        now = await engine.ensure(wanted)
+    cx.fleet.put(shard, now)
+    if record is None:
+        # It counts there now, and its isolation is probed at the next look.
+        cx.wake(Key("VectorShard", shard))
+    return now, after, rows
+
+
+def applicant(tenant: Tenant, cx: Context) -> Applicant:
+    """Return who a place is for."""
+    asked = tenant.spec.vector_store
+    shape = (
+        Shape(asked.dimensions, asked.metric, asked.type) if asked else Shape(cx.policy.default_dimensions)
+    )
+    annotations = tenant.metadata.annotations
+    return Applicant(
+        tenant.metadata.name,
+        tenant.metadata.uid,
+        address_digest(tenant.spec.owner.email),
+        shape,
+        suspended=tenant.spec.suspended,
+        mark=annotations.get(names.ROTATE, ""),
+        restore_from=annotations.get(names.RESTORE_FROM, ""),
+    )
+
+
+def _usable(shard: str, known: Known) -> Engine:
+    if known.engine is not None and known.problem is None and known.records is not None:
+        return known.engine
+    said = f": {known.problem.message}" if known.problem else ": it has not been looked at yet"
+    raise Retry(
+        Reason.SHARD_UNAVAILABLE, f"VectorShard {shard} cannot be used{said}", CHECK_SECONDS, failed=False
+    )
+
+
+class shard_errors:  # noqa: N801 - reads as a clause of `with`
+    """Turn what a shard answers into a part's error, for the tenant's conditions."""
+
+    def __init__(self, shard: str) -> None:
+        self._shard = shard
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _type: Any, error: BaseException | None, _trace: Any) -> None:
+        if isinstance(error, Refused):
+            raise Retry(Reason.REFUSED, f"VectorShard {self._shard} refuses: {error}") from error
+        if isinstance(error, Unavailable):
+            raise Retry(
+                Reason.SHARD_UNAVAILABLE,
+                f"VectorShard {self._shard} cannot be used: {error}",
+                1.0,
+                failed=True,
+            ) from error
