@@ -14,7 +14,7 @@ indexes that vacuum and inserts damaged (pgvector's CHANGELOG)."""
 
 @dataclass(frozen=True, slots=True)
 class Fitness:
-    """What a server of any engine is, in a few words, and what is wrong with it, with the next step; None: nothing."""
+    """What a server of any engine is, in a few words, and what is wrong with it with the next step; None: nothing."""
 
     server: str
     unfit: str | None = None

@@ -55,6 +55,7 @@ class Reason(StrEnum):
     CONNECTION_REFUSED = "ConnectionRefused"
     SHARD_UNFIT = "ShardUnfit"
     LEAK_FOUND = "LeakFound"
+    TENANT_NOT_FOUND = "TenantNotFound"
 
     # It is tried again.
     NAMESPACE_TERMINATING = "NamespaceTerminating"
@@ -65,6 +66,8 @@ class Reason(StrEnum):
     API_UNAVAILABLE = "ApiUnavailable"
     SHARD_UNAVAILABLE = "ShardUnavailable"
     SHARD_UNKNOWN = "ShardUnknown"
+    MOVES = "Moves"
+    MOVES_ALREADY = "MovesAlready"
     LEDGER_UNAVAILABLE = "LedgerUnavailable"
     INTERNAL_ERROR = "InternalError"
 

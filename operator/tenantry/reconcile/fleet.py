@@ -83,6 +83,11 @@ class Fleet:
         """Return what is known of a shard: nothing, where it has not been looked at."""
         return self._known.setdefault(shard, Known())
 
+    @property
+    def known(self) -> Mapping[str, Known]:
+        """Return what is known of each shard."""
+        return self._known
+
     def forget(self, shard: str) -> Known | None:
         """Forget a shard that is gone; return what was known of it."""
         return self._known.pop(shard, None)

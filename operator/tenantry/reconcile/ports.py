@@ -15,6 +15,7 @@ from tenantry.desired.network import Surroundings
 from tenantry.domain.audit import AuditEntry
 from tenantry.domain.conditions import PLAN_GRACE
 from tenantry.domain.fitness import Fitness
+from tenantry.domain.moves import Terms
 from tenantry.domain.observed import ChildKey, Observed, RevisionDetail, TenantClaim
 from tenantry.domain.places import Place, Record, Rotation
 from tenantry.reconcile.brake import Brake
@@ -182,6 +183,12 @@ class Watcher(Protocol):
     def probed(self, leaks: int) -> None:
         """A tenant tried to read its neighbours' rows, and found so many ways that let it."""
 
+    def moved(self, *, completed: bool) -> None:
+        """A move is over: completed, or rolled back."""
+
+    def paused(self, seconds: float) -> None:
+        """A move held a tenant's writes back for so long."""
+
     def roles_amiss(self, problems: Sequence[str]) -> None:
         """Tenants' ClusterRoles are not as they should be, one sentence for each; none: all of them are."""
 
@@ -198,6 +205,7 @@ class Policy:
     default_dimensions: int = 1536
     own_namespace: str = "tenantry-system"
     shard_pause: timedelta = timedelta(seconds=30)
+    moves: Terms = field(default_factory=Terms)
 
 
 class AuditLog(Protocol):
@@ -257,6 +265,9 @@ class Engines(Protocol):
     def open(self, shard: str, kind: EngineKind, address: str) -> Engine:
         """Return an engine of that kind at an address, which is not connected to yet. Raises Refused."""
 
+    def mover(self, source: Engine, target: Engine, tenant: str) -> Mover:
+        """Return what moves a tenant's place between two engines. Raises Refused where these cannot do that."""
+
 
 class NoEngines:
     """Opens none: for what has nothing to do with shards."""
@@ -264,6 +275,10 @@ class NoEngines:
     def open(self, shard: str, kind: EngineKind, address: str) -> Engine:  # noqa: ARG002 - as the port has it
         """Raise Refused."""
         raise Refused(f"this process opens no engines of kind {kind}")
+
+    def mover(self, source: Engine, target: Engine, tenant: str) -> Mover:
+        """Raise Refused."""
+        raise Refused(f"this process moves no tenants, nor {tenant} from {source.endpoint} to {target.endpoint}")
 
 
 @dataclass(frozen=True, slots=True)

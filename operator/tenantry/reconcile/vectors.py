@@ -11,7 +11,7 @@ placement whose place is made by the next try.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tenantry.api.common import rfc3339
@@ -27,7 +27,8 @@ from tenantry.domain.errors import PartError, Retry, Stalled
 from tenantry.domain.observed import ChildKey, Observed
 from tenantry.domain.ownership import address_digest
 from tenantry.domain.placement import ShardLoad, place
-from tenantry.domain.places import Applicant, PlaceState, Record, capacity_of, unreachable_pin, upkeep
+from tenantry.domain.moves import under_way
+from tenantry.domain.places import Applicant, Place, PlaceState, Record, capacity_of, unreachable_pin, upkeep
 from tenantry.domain.reasons import Action, Reason
 from tenantry.domain.vectors import Shape
 from tenantry.reconcile import record as audit
@@ -235,10 +236,16 @@ async def provision(
     known = cx.fleet[shard]
     engine = _usable(shard, known)
     record = (known.records or {}).get(name)
-    moving = any(move.spec.tenant == name for move in cx.seen.moves_of(name))
+    moving = any(under_way(move) for move in cx.seen.moves_of(name))
+    if moving and record is not None and record.place.state is PlaceState.IMPORTING:
+        # Decided, and not handed over yet: the move writes the Secret when the target takes writes.
+        return Provisioned(Outcome(Reason.READY, f"vectors are being moved to {shard}"))
     after: float | None = None
     rows: list[audit.Row] = []
-    if not (moving and record is not None):
+    if moving and record is not None:
+        # Of a place that moves only one thing may change: whether anybody may log in.
+        record = await _ensured(shard, engine, replace(record.place, open=not tenant.spec.suspended), record, cx)
+    else:
         record, after, rows = await _kept_up(tenant, placed, engine, record, cx)
     owner = Owner(name, tenant.metadata.uid, tenant.namespace_name)
     error = await apply_group(children.shard_group(owner, engine.access(record)), present, cx, repairs)
@@ -268,13 +275,19 @@ async def _kept_up(
         until = rfc3339(wanted.since + cx.policy.rotation.grace)
         message = f"replaced the credentials of the vector store; those before are valid until {until}"
         rows.append(await _recorded(tenant, cx, identity, Action.CREDENTIALS_ROTATED, message))
+    return await _ensured(shard, engine, wanted, record, cx), after, rows
+
+
+async def _ensured(shard: str, engine: Engine, wanted: Place, record: Record | None, cx: Context) -> Record:
+    if record is not None and record.place == wanted:
+        return record
     with shard_errors(shard):
         now = await engine.ensure(wanted)
     cx.fleet.put(shard, now)
     if record is None:
         # It counts there now, and its isolation is probed at the next look.
         cx.wake(Key("VectorShard", shard))
-    return now, after, rows
+    return now
 
 
 def applicant(tenant: Tenant, cx: Context) -> Applicant:

@@ -24,9 +24,11 @@ from prometheus_client.registry import Collector
 
 from tenantry.domain.audit import AuditEntry
 from tenantry.domain.observed import Unready
+from tenantry.reconcile.fleet import Fleet, Known
 from tenantry.reconcile.ports import AuditLog, Unavailable
 
 RECONCILE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+PAUSE_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 READY_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120)
 
 Samples = Mapping[tuple[str, ...], float]
@@ -94,6 +96,9 @@ class Metrics:
     drift_repaired: Counter = field(init=False)
     api_requests: Counter = field(init=False)
     ledger_failures: Counter = field(init=False)
+    probes: Counter = field(init=False)
+    moves: Counter = field(init=False)
+    write_pause: Histogram = field(init=False)
 
     def __post_init__(self) -> None:
         self.reconcile_duration = Histogram(
@@ -129,6 +134,26 @@ class Metrics:
         )
         for operation in ("read", "write"):
             self.ledger_failures.labels(operation)  # from 0, so that the first failure is an increase
+        self.probes = Counter(
+            "tenantry_isolation_probes_total",
+            "Times that a tenant's own credentials were tried on its neighbours' vectors, by what came of it.",
+            ["result"],
+            registry=self.registry,
+        )
+        for result in ("denied", "leak"):
+            self.probes.labels(result)
+        self.moves = Counter(
+            "tenantry_moves_total",
+            "Moves of tenants between shards that are over, by how they ended.",
+            ["result"],
+            registry=self.registry,
+        )
+        self.write_pause = Histogram(
+            "tenantry_move_write_pause_seconds",
+            "For how long a move held a tenant's writes back.",
+            buckets=PAUSE_BUCKETS,
+            registry=self.registry,
+        )
         build = Info("tenantry_build", "Version of the operator.", registry=self.registry)
         build.info({"version": version("tenantry")})
         ProcessCollector(registry=self.registry)
@@ -199,6 +224,23 @@ class Metrics:
             amiss,
         )
 
+    def read_shards_by(self, fleet: Callable[[], Fleet]) -> None:
+        """Give what knows the shards at every scrape. Their names are labels: there are few of them."""
+
+        def read(value: Callable[[Known], float | None]) -> Callable[[], Samples]:
+            def samples() -> Samples:
+                found = {(name,): value(known) for name, known in fleet().known.items()}
+                return {labels: number for labels, number in found.items() if number is not None}
+
+            return samples
+
+        for name, text, value in (
+            ("ready", "1 where a shard can be reached and is fit for tenants.", _is_usable),
+            ("places", "Places of tenants that a shard has on record.", _places),
+            ("bytes", "Bytes of tenants' vectors and indexes on a shard, as last measured.", _bytes),
+        ):
+            self._labelled(f"tenantry_shard_{name}", text, ["shard"], read(value))
+
     def read_queue_by(self, depth: Callable[[], float], oldest_wait: Callable[[], float]) -> None:
         """Give the functions that tell the state of the work queue at every scrape."""
         self._gauge("tenantry_queue_depth", "Keys that wait for a worker.", depth)
@@ -215,6 +257,18 @@ class Metrics:
 
     def _labelled(self, name: str, text: str, labels: Sequence[str], read: Callable[[], Samples]) -> None:
         self.registry.register(_Read(name, text, labels, read))
+
+
+def _is_usable(known: Known) -> float | None:
+    return float(known.usable) if known.looked.is_set() else None
+
+
+def _places(known: Known) -> float | None:
+    return None if known.records is None else float(len(known.records))
+
+
+def _bytes(known: Known) -> float | None:
+    return None if known.records is None else float(known.size)
 
 
 def _standing(tenant: Unready) -> tuple[str, str]:

@@ -52,6 +52,10 @@ def repaired(count: str) -> dict[str, str]:
     return {'tenantry_drift_repaired_total{kind="NetworkPolicy"}': count}
 
 
+def probes(**results: str) -> dict[str, str]:
+    return {f'tenantry_isolation_probes_total{{result="{key}"}}': value for key, value in results.items()}
+
+
 def onboarded(slow: str, fast: str = "0x80") -> dict[str, str]:
     """Tenants by how long they took: `fast` in a second, `slow` (which counts these too) in up to a minute."""
     name = "tenantry_tenant_ready_seconds"
@@ -205,5 +209,14 @@ CASES: dict[str, list[Case]] = {
         quiet("one that waited for its plan", onboarded(slow="0x10 1x70"), 30),
         quiet("one in three", onboarded(slow="0+3x80", fast="0+2x80"), 30),
         quiet("nobody is new", onboarded(slow="5x80"), 30),
+    ],
+    "TenantryIsolationLeak": [
+        fires("one leak", probes(denied="0+4x80", leak="0x20 1x60"), 11, "1"),
+        quiet("every try is denied", probes(denied="0+4x80", leak="0x80"), 30),
+        quiet("counted long ago", probes(denied="0+4x120", leak="3x120"), 45),
+    ],
+    "TenantryShardDown": [
+        fires("its server is gone", {'tenantry_shard_ready{shard="shard-a"}': "1x4 0x40"}, 9, shard="shard-a"),
+        quiet("a restart", {'tenantry_shard_ready{shard="shard-a"}': "1x4 0x6 1x40"}, 12),
     ],
 }

@@ -1,0 +1,425 @@
+"""One TenantMove: a state machine whose only decision is one compare-and-swap of the tenant's placement.
+
+    Pending ─ Preparing ─ Copying ─ CatchingUp ─ Verifying ─ Blocking ─┬─ Committed ─ Cleaning ─ Completed
+       │          └───────────┴── RollingBack ───┴───────────┴─────────┘
+       └──────────────────────────── Aborted
+
+A phase is on record before anything of it is done, and everything of it may be done again: a process that dies
+anywhere is followed by one that reads the phase and goes on. Of a death in Blocking the placement tells on which side
+of the decision it was: before it the move is rolled back or tried again, after it only goes forward.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from tenantry.api.common import rfc3339
+from tenantry.api.move import MovePhase, TenantMove
+from tenantry.api.tenant import Placement, Tenant
+from tenantry.desired import children
+from tenantry.desired.owner import Manifest, Owner
+from tenantry.domain import conditions, moves, names
+from tenantry.domain.conditions import Outcome
+from tenantry.domain.errors import PartError, Retry
+from tenantry.domain.places import PlaceState, Record
+from tenantry.domain.reasons import Action, Reason
+from tenantry.reconcile import record as audit
+from tenantry.reconcile import report
+from tenantry.reconcile.enact import apply_group, translated
+from tenantry.reconcile.mover import Busy, Mover, Progress
+from tenantry.reconcile.ports import Conflict, Context, Engine, Refused, Unavailable
+from tenantry.reconcile.result import Key, Result
+from tenantry.reconcile.vectors import PLACEMENT_MANAGER, shard_errors
+
+LONGEST_PAUSE_SECONDS = 30.0
+"""Between two tries to hold writes back, where somebody's transaction did not end."""
+
+COMMIT_TRIES = 5
+"""An edit of the Tenant at the moment of the decision is no reason against it."""
+
+
+@dataclass(slots=True)
+class Wait:
+    """The phase goes on: look again after so many seconds."""
+
+    seconds: float
+    message: str
+
+
+@dataclass(slots=True)
+class Under:
+    """A move under way: the object as last written, both engines, and what its status is to say."""
+
+    move: TenantMove
+    raw: Manifest
+    cx: Context
+    source: Engine
+    target: Engine
+    mover: Mover
+    status: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tenant(self) -> str:
+        """Return the name of the tenant that moves."""
+        return self.move.spec.tenant
+
+    @property
+    def source_shard(self) -> str:
+        """Return the name of the shard that it leaves."""
+        return str(self.status["source"])
+
+    @property
+    def target_shard(self) -> str:
+        """Return the name of the shard that it comes to."""
+        return self.move.spec.target_shard
+
+    def saw(self, progress: Progress) -> None:
+        """Take note of how far the copy has come."""
+        self.status["rows"], self.status["lagBytes"] = progress.rows, progress.lag_bytes
+
+
+Step = Callable[[Under], Awaitable[MovePhase | Wait]]
+
+
+async def reconcile(key: Key, cx: Context) -> Result:
+    """Take a move as far as it goes now; safe to run again after dying at any line."""
+    raw = await cx.objects.get("TenantMove", key.name)
+    if raw is None:
+        return Result.done()
+    try:
+        move = TenantMove.model_validate(raw)
+    except ValidationError as error:
+        return await report.unreadable(raw, error, cx)
+    if not move.active:
+        return await _past(move, raw, cx)
+    if names.FINALIZER not in move.metadata.finalizers and not move.deleting:
+        marked = await cx.objects.patch(raw, {"finalizers": [*move.metadata.finalizers, names.FINALIZER]})
+        if marked is None:
+            return Result.done()
+        raw = marked
+    status = move.status.as_json()
+    try:
+        if (move.status.phase or MovePhase.PENDING) is MovePhase.PENDING:
+            raw = await _begin(move, raw, status, cx)
+            if status["phase"] in (MovePhase.PENDING, MovePhase.ABORTED, MovePhase.COMPLETED):
+                return Result(after=0.0)
+        return await _go_on(await _under(move, raw, status, cx))
+    except PartError as error:
+        await _write(move, raw, status, Outcome.failed(error), cx)
+        return report.result_of([error])
+
+
+async def _begin(move: TenantMove, raw: Manifest, status: dict[str, Any], cx: Context) -> Manifest:
+    """Check that a move can begin, and put on record that it does; or that it never will."""
+    name, target = move.spec.tenant, move.spec.target_shard
+    claim = cx.seen.tenant(name)
+    reason = moves.given_up(move, claim, MovePhase.PENDING)
+    if reason:
+        return await _ended(move, raw, status, MovePhase.ABORTED, f"not begun: {reason}", cx)
+    record = (cx.fleet[claim.shard].records or {}).get(name) if claim else None
+    rivals = [item for item in cx.seen.moves_of(name) if item.metadata.name != move.metadata.name]
+    problem = moves.hindrance(move, claim, cx.seen.shard(target), record, cx.fleet[target].size, rivals)
+    if problem is not None:
+        raise problem
+    assert claim is not None and record is not None  # noqa: S101, PT018 - `hindrance` looked
+    if claim.shard == target:
+        return await _ended(move, raw, status, MovePhase.COMPLETED, f"Tenant {name} is on {target} already", cx)
+    _engine(claim.shard, cx), _engine(target, cx)
+    message = f"moving vectors of Tenant {name} from {claim.shard} to {target} ({move.spec.reason})"
+    row = await _recorded(move, cx, Action.MOVING, message)
+    status |= {"source": claim.shard, "epoch": record.place.epoch, "tenantUID": claim.uid}
+    status |= {"phase": MovePhase.PREPARING, "startedAt": rfc3339(cx.clock.now())}
+    raw = await _write(move, raw, status, _waiting(message), cx)
+    await cx.objects.emit(raw, row.action, row.message)
+    return raw
+
+
+async def _under(move: TenantMove, raw: Manifest, status: dict[str, Any], cx: Context) -> Under:
+    source, target = _engine(status["source"], cx), _engine(move.spec.target_shard, cx)
+    with shard_errors(move.spec.target_shard):
+        mover = cx.engines.mover(source, target, move.spec.tenant)
+    return Under(move, raw, cx, source, target, mover, status)
+
+
+def _engine(shard: str, cx: Context) -> Engine:
+    known = cx.fleet[shard]
+    if known.engine is None or known.problem is not None:
+        said = f": {known.problem.message}" if known.problem else ""
+        raise Retry(Reason.SHARD_UNAVAILABLE, f"VectorShard {shard} cannot be used{said}", 5.0, failed=False)
+    return known.engine
+
+
+async def _go_on(under: Under) -> Result:
+    """Take one phase after the other, each put on record before it is begun."""
+    cx, move = under.cx, under.move
+    try:
+        while True:
+            phase = MovePhase(under.status["phase"])
+            reason = moves.given_up(move, cx.seen.tenant(under.tenant), phase)
+            if reason and phase is not MovePhase.BLOCKING:
+                phase = await _enter(under, MovePhase.ROLLING_BACK, f"is rolled back: {reason}")
+            with shard_errors(under.target_shard):
+                following = await STEPS[phase](under)
+            if isinstance(following, Wait):
+                await _enter(under, phase, following.message)
+                return Result(after=following.seconds, outcome="waiting")
+            if following in (MovePhase.COMPLETED, MovePhase.ABORTED):
+                message = "is completed" if following is MovePhase.COMPLETED else "was rolled back"
+                action = Action.MOVED if following is MovePhase.COMPLETED else Action.MOVE_ABORTED
+                row = await _recorded(move, cx, action, f"the move of Tenant {under.tenant} {message}")
+                await _ended(move, under.raw, under.status, following, row.message, cx)
+                cx.watch.moved(completed=following is MovePhase.COMPLETED)
+                return Result(after=0.0)
+            await _enter(under, following, f"is {following}")
+    finally:
+        with suppress(Refused, Unavailable):
+            await under.mover.close()
+
+
+async def _enter(under: Under, phase: MovePhase, message: str) -> MovePhase:
+    under.status["phase"] = phase
+    said = f"Tenant {under.tenant} from {under.source_shard} to {under.target_shard} {message}"
+    under.raw = await _write(under.move, under.raw, under.status, _waiting(said), under.cx)
+    return phase
+
+
+# --- phases -----------------------------------------------------------------------------------------------------------
+
+
+async def _prepare(under: Under) -> MovePhase | Wait:
+    record = await under.source.find(under.tenant)
+    if record is None:
+        raise Retry(Reason.SHARD_UNKNOWN, f"{under.source_shard} has no record of Tenant {under.tenant}", 5.0)
+    await under.mover.prepare(moves.importing(record.place))
+    return MovePhase.COPYING
+
+
+async def _copy(under: Under) -> MovePhase | Wait:
+    progress = await under.mover.progress()
+    under.saw(progress)
+    if progress.lost:
+        return await _again(under)
+    pause = under.cx.policy.moves.poll.total_seconds()
+    if not progress.copied:
+        return Wait(pause, "is being copied")
+    return MovePhase.CATCHING_UP if await under.mover.index() else Wait(pause, "is being indexed")
+
+
+async def _again(under: Under) -> MovePhase:
+    """Begin the copy anew: the source has thrown away what was still to be sent."""
+    await under.mover.clean_target()
+    return MovePhase.PREPARING
+
+
+async def _catch_up(under: Under) -> MovePhase | Wait:
+    progress = await under.mover.progress()
+    under.saw(progress)
+    if progress.lost:
+        return await _again(under)
+    if progress.lag_bytes > moves.LAG_BYTES:
+        return Wait(under.cx.policy.moves.poll.total_seconds(), "catches up")
+    return MovePhase.VERIFYING
+
+
+async def _verify(under: Under) -> MovePhase | Wait:
+    difference = await under.mover.verify()
+    if difference is None:
+        return MovePhase.BLOCKING
+    return Wait(LONGEST_PAUSE_SECONDS, f"is not the same on both shards yet: {difference}")
+
+
+async def _block(under: Under) -> MovePhase | Wait:
+    """Hold writes back, decide, and let them go on at the target: all at one go, since writers wait."""
+    if await _decided(under):
+        return MovePhase.COMMITTED
+    if moves.given_up(under.move, under.cx.seen.tenant(under.tenant), MovePhase.BLOCKING):
+        await under.mover.unblock()
+        return MovePhase.ROLLING_BACK
+    began = time.monotonic()
+    try:
+        await under.mover.block()
+        committed = await _commit(under)
+    except (Busy, Refused) as error:
+        await under.mover.unblock()
+        tries = under.status["blocks"] = under.status.get("blocks", 0) + 1
+        await _enter(under, MovePhase.CATCHING_UP, f"is tried again: {error}")
+        return Wait(min(2.0**tries, LONGEST_PAUSE_SECONDS), f"is tried again: {error}")
+    if not committed:
+        await under.mover.unblock()
+        return MovePhase.ROLLING_BACK
+    await _switch(under)
+    pause = time.monotonic() - began
+    under.status["writePauseMs"] = round(pause * 1000)
+    under.cx.watch.paused(pause)
+    return MovePhase.COMMITTED
+
+
+async def _decided(under: Under) -> bool:
+    """Tell whether an earlier process has decided already."""
+    with translated():
+        raw = await under.cx.objects.get("Tenant", under.tenant)
+    placement = ((raw or {}).get("status") or {}).get("placement") or {}
+    return bool(placement.get("shard") == under.target_shard and placement.get("epoch", 0) > under.status["epoch"])
+
+
+async def _commit(under: Under) -> bool:
+    """Swap the placement; False where the tenant is gone, leaves, or is elsewhere by now: nothing is decided then.
+
+    Raises Retry where the API server's answer did not come: then nobody knows, and writes stay held back until it
+    tells.
+    """
+    wanted = Placement(shard=under.target_shard, epoch=under.status["epoch"] + 1)
+    for _ in range(COMMIT_TRIES):
+        with translated():
+            raw = await under.cx.objects.get("Tenant", under.tenant)
+        if raw is None or raw["metadata"]["uid"] != under.status["tenantUID"]:
+            return False
+        present = Tenant.model_validate(raw).status.placement
+        if "deletionTimestamp" in raw["metadata"] or present is None or present.epoch != under.status["epoch"]:
+            return present == wanted
+        metadata = {key: raw["metadata"][key] for key in ("name", "uid", "resourceVersion")}
+        body = {"apiVersion": raw["apiVersion"], "kind": "Tenant", "metadata": metadata}
+        with suppress(Conflict):
+            try:
+                await under.cx.objects.apply_status(
+                    {**body, "status": {"placement": wanted.as_json()}}, manager=PLACEMENT_MANAGER
+                )
+            except Unavailable as error:
+                raise Retry(Reason.API_UNAVAILABLE, f"{error}: whether the move is decided is asked again", 0.2) from error
+            return True
+    return False
+
+
+async def _switch(under: Under) -> Record:
+    """After the decision: the target takes writes, the Secret leads there, the source sends writers away."""
+    cx, name = under.cx, under.tenant
+    there = await under.target.find(name)
+    if there is None:
+        raise Retry(Reason.SHARD_UNKNOWN, f"{under.target_shard} has no record of Tenant {name}", 1.0, failed=True)
+    claim = cx.seen.tenant(name)
+    here = await under.source.find(name)
+    open_ = here.place.open if here is not None else True
+    if there.place.state is PlaceState.IMPORTING:
+        await under.mover.activate(moves.activated(there.place, open_=open_))
+        there = await under.target.find(name) or there
+    cx.fleet.put(under.target_shard, there)
+    if claim is not None and not claim.deleting:
+        owner = Owner(name, claim.uid, claim.namespace)
+        group = children.shard_group(owner, under.target.access(there))
+        error = await apply_group(group, cx.seen.children(claim.namespace), cx, [])
+        if error is not None:
+            raise error
+    await under.mover.redirect()
+    left = await under.source.find(name)
+    if left is not None:
+        cx.fleet.put(under.source_shard, left)
+    return there
+
+
+async def _committed(under: Under) -> MovePhase | Wait:
+    await _switch(under)
+    under.status["finishedAt"] = rfc3339(under.cx.clock.now())
+    for key in (
+        Key("Tenant", under.tenant),
+        Key("VectorShard", under.source_shard),
+        Key("VectorShard", under.target_shard),
+    ):
+        under.cx.wake(key)
+    return MovePhase.CLEANING
+
+
+async def _clean(under: Under) -> MovePhase | Wait:
+    finished = TenantMove.model_validate(under.raw).status.finished_at
+    now = under.cx.clock.now()
+    left = (finished + under.cx.policy.moves.grace - now).total_seconds() if finished else 0.0
+    claim = under.cx.seen.tenant(under.tenant)
+    leaves = claim is None or claim.deleting or under.move.deleting
+    if left > 0 and not leaves:
+        return Wait(left, f"is done; {under.source_shard} sends writers on until its place there is removed")
+    await under.mover.clean_source()
+    under.cx.fleet.drop(under.source_shard, under.tenant)
+    under.cx.wake(Key("VectorShard", under.source_shard))
+    return MovePhase.COMPLETED
+
+
+async def _roll_back(under: Under) -> MovePhase | Wait:
+    await under.mover.clean_target()
+    under.cx.fleet.drop(under.target_shard, under.tenant)
+    here = await under.source.find(under.tenant)
+    if here is not None:
+        under.cx.fleet.put(under.source_shard, here)
+    under.status["finishedAt"] = rfc3339(under.cx.clock.now())
+    under.cx.wake(Key("Tenant", under.tenant))
+    return MovePhase.ABORTED
+
+
+STEPS: dict[MovePhase, Step] = {
+    MovePhase.PREPARING: _prepare,
+    MovePhase.COPYING: _copy,
+    MovePhase.CATCHING_UP: _catch_up,
+    MovePhase.VERIFYING: _verify,
+    MovePhase.BLOCKING: _block,
+    MovePhase.COMMITTED: _committed,
+    MovePhase.ACTIVATING: _committed,
+    MovePhase.CLEANING: _clean,
+    MovePhase.ROLLING_BACK: _roll_back,
+}
+
+
+# --- what is said of it -----------------------------------------------------------------------------------------------
+
+
+def _waiting(message: str) -> Outcome:
+    return Outcome.failed(Retry(Reason.MOVES, message, 0.0))
+
+
+async def _ended(
+    move: TenantMove, raw: Manifest, status: dict[str, Any], phase: MovePhase, message: str, cx: Context
+) -> Manifest:
+    status["phase"] = phase
+    status.setdefault("finishedAt", rfc3339(cx.clock.now()))
+    raw = await _write(move, raw, status, Outcome(Reason.READY, message), cx)
+    await cx.objects.emit(raw, Action.MOVED if phase is MovePhase.COMPLETED else Action.MOVE_ABORTED, message)
+    return raw
+
+
+async def _write(
+    move: TenantMove, raw: Manifest, status: dict[str, Any], outcome: Outcome, cx: Context
+) -> Manifest:
+    """Bring the status to what is known; return the object as it is then."""
+    listed = conditions.summarise(
+        {},
+        move.status.conditions,
+        generation=move.metadata.generation,
+        now=cx.clock.now(),
+        ready_message=outcome.message,
+        also=(outcome,),
+    )
+    status["observedGeneration"] = move.metadata.generation
+    status["conditions"] = [item.as_json() for item in listed]
+    return await report.write_status(raw, dict(status), cx) or raw
+
+
+async def _recorded(move: TenantMove, cx: Context, action: Action, message: str) -> audit.Row:
+    identity = f"{move.metadata.uid}/{action.lower()}"
+    return await audit.intent(move, cx, identity, action, message, actor=names.MANAGER)
+
+
+async def _past(move: TenantMove, raw: Manifest, cx: Context) -> Result:
+    """Let a move go that is over: at once where it was deleted, else after a while as a record."""
+    if move.deleting:
+        kept = [item for item in move.metadata.finalizers if item != names.FINALIZER]
+        await cx.objects.patch(raw, {"finalizers": kept})
+        return Result.done()
+    ended = move.status.finished_at or move.metadata.creation_timestamp
+    left = (ended + cx.policy.moves.history - cx.clock.now()).total_seconds()
+    if left > 0:
+        return Result(after=left)
+    await cx.objects.delete("TenantMove", move.metadata.name, uid=move.metadata.uid)
+    return Result(after=0.0)
