@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -254,6 +254,12 @@ class Engine(Protocol):
 
     async def probe(self, record: Record, neighbours: Sequence[Record]) -> Sequence[str]:
         """Try, as the tenant, to read its neighbours' rows; return a sentence for each way that let it."""
+
+    def export(self, tenant: str) -> AsyncIterator[bytes]:
+        """Yield a tenant's rows as they are at one moment: lines of JSON, in pieces that need not end with one."""
+
+    async def restore(self, tenant: str, lines: AsyncIterator[bytes]) -> int:
+        """Put exported rows into a tenant's place, which must be there and empty: all or none. Return how many."""
 
     async def close(self) -> None:
         """Give up the connections."""
