@@ -53,7 +53,8 @@ def hindrance(
     spec = move.spec
     if claim is None:
         return Stalled(
-            Reason.TENANT_NOT_FOUND, f"spec.tenant names {spec.tenant}, and there is no such Tenant: delete this move"
+            Reason.TENANT_NOT_FOUND,
+            f"spec.tenant names {spec.tenant}, and there is no such Tenant: delete this move",
         )
     if target is None:
         return Stalled(
@@ -62,15 +63,22 @@ def hindrance(
         )
     if target.spec.drain:
         return Stalled(
-            Reason.NO_SHARD_WITH_ROOM, f"spec.targetShard: VectorShard {spec.target_shard} drains: name another"
+            Reason.NO_SHARD_WITH_ROOM,
+            f"spec.targetShard: VectorShard {spec.target_shard} drains: name another",
         )
     older = [rival for rival in rivals if _seniority(rival) < _seniority(move)]
     if older:
         return Retry(
-            Reason.MOVES_ALREADY, f"waits for TenantMove {older[0].metadata.name} of the same tenant", CHECK_SECONDS
+            Reason.MOVES_ALREADY,
+            f"waits for TenantMove {older[0].metadata.name} of the same tenant",
+            CHECK_SECONDS,
         )
     if record is None or record.place.state is not PlaceState.OWNER:
-        return Retry(Reason.SHARD_UNKNOWN, f"Tenant {spec.tenant} has no place on {claim.shard or 'any shard'} yet", 1.0)
+        return Retry(
+            Reason.SHARD_UNKNOWN,
+            f"Tenant {spec.tenant} has no place on {claim.shard or 'any shard'} yet",
+            1.0,
+        )
     capacity = capacity_of(target)
     if capacity is not None and stored + record.size > capacity:
         return Stalled(

@@ -129,7 +129,9 @@ async def _begin(move: TenantMove, raw: Manifest, status: dict[str, Any], cx: Co
         raise problem
     assert claim is not None and record is not None  # noqa: S101, PT018 - `hindrance` looked
     if claim.shard == target:
-        return await _ended(move, raw, status, MovePhase.COMPLETED, f"Tenant {name} is on {target} already", cx)
+        return await _ended(
+            move, raw, status, MovePhase.COMPLETED, f"Tenant {name} is on {target} already", cx
+        )
     _engine(claim.shard, cx), _engine(target, cx)
     message = f"moving vectors of Tenant {name} from {claim.shard} to {target} ({move.spec.reason})"
     row = await _recorded(move, cx, Action.MOVING, message)
@@ -265,7 +267,9 @@ async def _decided(under: Under) -> bool:
     with translated():
         raw = await under.cx.objects.get("Tenant", under.tenant)
     placement = ((raw or {}).get("status") or {}).get("placement") or {}
-    return bool(placement.get("shard") == under.target_shard and placement.get("epoch", 0) > under.status["epoch"])
+    return bool(
+        placement.get("shard") == under.target_shard and placement.get("epoch", 0) > under.status["epoch"]
+    )
 
 
 async def _commit(under: Under) -> bool:
@@ -281,7 +285,11 @@ async def _commit(under: Under) -> bool:
         if raw is None or raw["metadata"]["uid"] != under.status["tenantUID"]:
             return False
         present = Tenant.model_validate(raw).status.placement
-        if "deletionTimestamp" in raw["metadata"] or present is None or present.epoch != under.status["epoch"]:
+        if (
+            "deletionTimestamp" in raw["metadata"]
+            or present is None
+            or present.epoch != under.status["epoch"]
+        ):
             return present == wanted
         metadata = {key: raw["metadata"][key] for key in ("name", "uid", "resourceVersion")}
         body = {"apiVersion": raw["apiVersion"], "kind": "Tenant", "metadata": metadata}
@@ -291,7 +299,9 @@ async def _commit(under: Under) -> bool:
                     {**body, "status": {"placement": wanted.as_json()}}, manager=PLACEMENT_MANAGER
                 )
             except Unavailable as error:
-                raise Retry(Reason.API_UNAVAILABLE, f"{error}: whether the move is decided is asked again", 0.2) from error
+                raise Retry(
+                    Reason.API_UNAVAILABLE, f"{error}: whether the move is decided is asked again", 0.2
+                ) from error
             return True
     return False
 
@@ -301,7 +311,9 @@ async def _switch(under: Under) -> Record:
     cx, name = under.cx, under.tenant
     there = await under.target.find(name)
     if there is None:
-        raise Retry(Reason.SHARD_UNKNOWN, f"{under.target_shard} has no record of Tenant {name}", 1.0, failed=True)
+        raise Retry(
+            Reason.SHARD_UNKNOWN, f"{under.target_shard} has no record of Tenant {name}", 1.0, failed=True
+        )
     claim = cx.seen.tenant(name)
     here = await under.source.find(name)
     open_ = here.place.open if here is not None else True

@@ -21,6 +21,7 @@ from tenantry.domain.places import Place, Record, Rotation
 from tenantry.reconcile.brake import Brake
 from tenantry.reconcile.deferred import Deferred
 from tenantry.reconcile.fleet import Fleet
+from tenantry.reconcile.mover import Mover
 from tenantry.reconcile.result import Key
 
 Manifest = dict[str, Any]
@@ -284,7 +285,9 @@ class NoEngines:
 
     def mover(self, source: Engine, target: Engine, tenant: str) -> Mover:
         """Raise Refused."""
-        raise Refused(f"this process moves no tenants, nor {tenant} from {source.endpoint} to {target.endpoint}")
+        raise Refused(
+            f"this process moves no tenants, nor {tenant} from {source.endpoint} to {target.endpoint}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,7 +244,9 @@ async def provision(
     rows: list[audit.Row] = []
     if moving and record is not None:
         # Of a place that moves only one thing may change: whether anybody may log in.
-        record = await _ensured(shard, engine, replace(record.place, open=not tenant.spec.suspended), record, cx)
+        record = await _ensured(
+            shard, engine, replace(record.place, open=not tenant.spec.suspended), record, cx
+        )
     else:
         record, after, rows = await _kept_up(tenant, placed, engine, record, cx)
     owner = Owner(name, tenant.metadata.uid, tenant.namespace_name)

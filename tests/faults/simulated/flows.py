@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tests.faults.simulated import vector_flows
 from tests.faults.simulated.world import World, ready_world
 from tests.unit.builders import sample
 
@@ -149,6 +150,23 @@ FLOWS = [
     Flow("adoption", marked_namespace, lambda world: world.tenant(**SPEC, namespace=ADOPTED)),
     Flow("release", adopted, lambda world: _ignore(world.api.delete("Tenant", "acme"))),
     Flow("release at its time", adopted_and_archived, lambda world: world.clock.turn(days=31)),
+    Flow("placement", vector_flows.with_shards, lambda world: world.tenant(**vector_flows.VECTORS)),
+    Flow("first shard", ready, lambda world: world.shard("shard-a")),
+    Flow("new credentials", vector_flows.placed, vector_flows.rotate),
+    Flow("lost credentials", vector_flows.placed, vector_flows.delete_secret),
+    Flow("lost placement", vector_flows.placed, vector_flows.forget_status),
+    Flow(
+        "suspension with vectors",
+        vector_flows.placed,
+        lambda world: world.tenant(**vector_flows.VECTORS, suspended=True),
+    ),
+    Flow(
+        "resume with vectors",
+        vector_flows.placed_and_suspended,
+        lambda world: world.tenant(**vector_flows.VECTORS),
+    ),
+    Flow("move", vector_flows.placed, lambda world: world.move("shard-b")),
+    Flow("move that is given up", vector_flows.placed, lambda world: world.move("shard-b", abort=True)),
 ]
 
 

@@ -282,7 +282,7 @@ class Onlooker(Fault):
             self._check_archive(ref)
         elif write.kind == "ControllerRevision" and write.verb != "delete":
             self._note_revision(ref)
-        problems = [problem for problem in disorder(self.world.api) if not self._excused(problem)]
+        problems = [problem for problem in disorder(self.world) if not self._excused(problem)]
         assert not problems, f"after {write}: {problems}"
 
     def _excused(self, problem: str) -> bool:

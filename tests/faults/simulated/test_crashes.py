@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -17,11 +17,14 @@ import pytest
 from tenantry.domain import names
 from tenantry.reconcile.ports import Conflict, Unavailable
 from tenantry.reconcile.result import Key
-from tests.faults.simulated.apiserver import ApiServer, Ref
+from tests.faults.simulated.apiserver import Ref
 from tests.faults.simulated.faults import Crash, Fault, Write
 from tests.faults.simulated.flows import FLOWS, Flow
 from tests.faults.simulated.news import News
+from tests.faults.simulated.vector_flows import ROWS as ROWS_BEFORE
+from tests.faults.simulated.vector_flows import Application
 from tests.faults.simulated.world import Process, World
+from tests.unit.builders import T0
 
 REDONE = 4
 """Writes that may come on top because of one fault: again itself and an audit row, and two that say how it stands."""
@@ -31,13 +34,17 @@ REDONE = 4
 class At(Fault):
     """Something goes wrong at the k-th write, or never; after each one the cluster is in order."""
 
-    api: ApiServer
+    world: World
     k: int = 0
     before_it: Callable[[], BaseException | None] = lambda: None
     """Does something, and returns what to raise, if anything."""
     after_it: Callable[[], BaseException] | None = None
     count: int = 0
     unsafe: list[str] = field(default_factory=list)
+    application: Application = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.application = Application(self.world)
 
     def before(self, write: Write) -> None:
         self.count += 1
@@ -45,14 +52,17 @@ class At(Fault):
             raise error
 
     def after(self, write: Write) -> None:
-        self.unsafe.extend(f"after {write}: {problem}" for problem in disorder(self.api))
+        self.application.write(f"row after write {self.count}")
+        self.unsafe.extend(f"after {write}: {problem}" for problem in disorder(self.world))
         if self.count == self.k and self.after_it is not None:
             raise self.after_it()
 
 
-def disorder(api: ApiServer) -> list[str]:
+def disorder(world: World) -> list[str]:
     """Return what must not be, at no moment."""
-    problems = []
+    api = world.api
+    writable = world.servers.writable()
+    problems = [f"{who} can write on {places}" for who, places in writable.items() if len(places) > 1]
     now = {ref: stored.manifest for ref, stored in api.objects.items()}
     held = {item["metadata"]["uid"] for ref, item in now.items() if ref.kind == "Tenant"}
     held |= {item["spec"]["tenantUID"] for ref, item in now.items() if ref.kind == "TenantArchive"}
@@ -87,6 +97,11 @@ def picture(world: World) -> dict[str, Any]:
         if "conditions" in (manifest.get("status") or {}):
             manifest["status"]["conditions"].sort(key=lambda item: item["type"])
         seen[f"{manifest['kind']} {metadata.get('namespace', '')}/{metadata['name']}"] = manifest
+    for server in world.servers.servers.values():
+        for tenant, record in server.records.items():
+            # Which rows the application wrote meanwhile depends on how long everything took.
+            kept = {key: row for key, row in server.rows.get(tenant, {}).items() if key in ROWS_BEFORE}
+            seen[f"place {server.address}/{tenant}"] = (replace(record.place, since=T0), record.id, kept)
     rows = Counter(row.identity for row in world.audit.rows)
     assert max(rows.values(), default=1) == 1
     for row in world.audit.rows:
@@ -120,6 +135,7 @@ class Stage:
         self.world = world
         self._api = world.api.snapshot()
         self._rows = list(world.audit.rows)
+        self._servers = world.servers.snapshot()
         self._time = world.clock.time
         self._due: dict[Key, datetime] | None = None  # of a process that has looked at everything
 
@@ -140,7 +156,8 @@ class Stage:
         world.api.restore(self._api)
         world.audit.rows[:] = self._rows
         world.clock.time = self._time
-        at = At(world.api, **fault)
+        world.servers.restore(self._servers)
+        at = At(world, **fault)
         first = world.restart()
         if self._due is None:
             await world.settle()
@@ -156,6 +173,8 @@ class Stage:
         except Crash:
             processes.append(again(world))
             await world.settle()
+        if lost := at.application.lost():
+            at.unsafe.append(f"rows are lost: {sorted(lost)}")
         unlisted = {}
         if news is not None:
             unlisted = picture(world)
@@ -183,6 +202,7 @@ ROWS = frozenset(
             "ConfigRolledBack",
         ),
         *("Adopted", "Restored", "Archived", "Deleted", "Purged", "Repaired"),
+        *("Placed", "CredentialsRotated", "Moving", "Moved", "MoveAborted"),
     }
 )
 """Reasons of Events that tell of an audit row."""

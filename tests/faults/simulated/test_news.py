@@ -130,7 +130,7 @@ async def test_an_object_may_be_made_anew_between_any_two_writes(flow: Flow) -> 
 
             run = await stage.run(k=k, before_it=act)
             world = stage.world
-            assert [*disorder(world.api)] == [], where
+            assert [*disorder(world)] == [], where
             assert len(run.writes) <= 3 * len(undisturbed.writes) + 20, f"{where}: {run.writes}"
             if ref.namespace or ref.kind == "Plan":
                 assert run.at.unsafe == [], where

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,8 +16,9 @@ from tenantry.adapters.kubernetes.seen import Seen
 from tenantry.api.common import API_VERSION
 from tenantry.domain import names
 from tenantry.domain.audit import AuditEntry
-from tenantry.reconcile import archive, plan, roles, tenant
+from tenantry.reconcile import archive, move, plan, rebalance, roles, shard, tenant
 from tenantry.reconcile.deferred import Deferred
+from tenantry.reconcile.fleet import Fleet
 from tenantry.reconcile.ports import Conflict, Context, Manifest, Policy, Refused, Unavailable
 from tenantry.reconcile.result import Key, Result
 from tenantry.runtime.listing import Listing
@@ -25,14 +27,21 @@ from tests.faults.simulated.apiserver import OWN, ApiServer, Event, Ref, is_watc
 from tests.faults.simulated.faults import Crash, Fault, Write
 from tests.faults.simulated.lists import Lists
 from tests.faults.simulated.news import Late, News
+from tests.faults.simulated.shards import Servers
+from tests.memory_engine import MemoryServer
 from tests.unit.builders import EMAIL, T0, sample
 
 RECONCILERS: dict[str, Callable[[Key, Context], Awaitable[Result]]] = {
     "Tenant": tenant.reconcile,
     "Plan": plan.reconcile,
     "TenantArchive": archive.reconcile,
+    "VectorShard": shard.reconcile,
+    "TenantMove": move.reconcile,
+    "Rebalance": rebalance.reconcile,
     "ClusterRole": roles.reconcile,
 }
+
+OPERATORS = Policy().own_namespace
 
 BACKOFF_SECONDS = 0.2
 PATIENCE = timedelta(minutes=1)
@@ -245,6 +254,15 @@ class Process:
         """Part of the port Watcher."""
         self.repairs.append(kind)
 
+    def probed(self, leaks: int) -> None:
+        """Part of the port Watcher."""
+
+    def moved(self, *, completed: bool) -> None:
+        """Part of the port Watcher."""
+
+    def paused(self, seconds: float) -> None:
+        """Part of the port Watcher."""
+
     def roles_amiss(self, problems: Sequence[str]) -> None:
         """Part of the port Watcher."""
         self.roles_problems = list(problems)
@@ -259,6 +277,7 @@ class World:
         self.happened: list[Event] = []
         self.api = ApiServer(self.clock, self._note)
         self.audit = Audit(lambda: self.process)
+        self.servers = Servers(lambda: self.process)
         self._policy = Policy(**policy)
         self.process = self.restart()
 
@@ -285,7 +304,16 @@ class World:
         process.listing = Listing(client, process.seen, reflectors)
         deferred = Deferred(lambda: any(at <= self.clock.now() for at in process.due.values()))
         process.cx = Context(
-            objects, process.seen, self.audit, self.clock, self._policy, process, deferred=deferred
+            objects,
+            process.seen,
+            self.audit,
+            self.clock,
+            self._policy,
+            process,
+            deferred=deferred,
+            engines=self.servers,
+            fleet=Fleet(),
+            wake=self.add,
         )
         self._undelivered.clear()
         listed = {ref: stored for ref, stored in self.api.objects.items() if ref.kind in KINDS}
@@ -298,11 +326,18 @@ class World:
         for stored in listed.values():
             if is_watched(stored.manifest):
                 process.seen.saw(stored.rendered())
+        # What has a shard is looked at first, as after a real start.
+        for name in process.seen.shards():
+            self.add(Key("VectorShard", name.metadata.name))
         self.add(roles.KEY)
         return process
 
     def relist(self) -> None:
         """Look at every object of ours again, as the full list does every ten minutes."""
+        for each in self.process.seen.shards():
+            self.add(Key("VectorShard", each.metadata.name))
+        for each in self.process.seen.moves():
+            self.add(Key("TenantMove", each.metadata.name))
         for name in self.process.seen.plans():
             self.add(Key("Plan", name))
         for name in self.process.seen.tenants():
@@ -400,6 +435,35 @@ class World:
         self.api.apply(
             {"apiVersion": API_VERSION, "kind": "Tenant", "metadata": metadata, "spec": content}, manager
         )
+
+    def shard(self, name: str = "shard-a", *, manager: str = "kubectl", **spec: Any) -> None:
+        """Apply a VectorShard with a simulated server, and the Secret with its address."""
+        if self.api.get("Namespace", OPERATORS) is None:
+            self.api.create(
+                {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATORS}}, manager
+            )
+        address = base64.b64encode(f"memory://{name}".encode()).decode()
+        metadata = {"name": name, "namespace": OPERATORS}
+        self.api.apply(
+            {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"dsn": address}}, manager
+        )
+        content = {"engine": "pgvector", "connection": {"secretRef": {"name": name, "key": "dsn"}}, **spec}
+        self.api.apply(
+            {"apiVersion": API_VERSION, "kind": "VectorShard", "metadata": {"name": name}, "spec": content},
+            manager,
+        )
+
+    def move(self, target: str, tenant: str = "acme", *, manager: str = "kubectl", **spec: Any) -> None:
+        """Apply a TenantMove."""
+        metadata = {"name": f"{tenant}-to-{target}"}
+        content = {"tenant": tenant, "targetShard": target, **spec}
+        self.api.apply(
+            {"apiVersion": API_VERSION, "kind": "TenantMove", "metadata": metadata, "spec": content}, manager
+        )
+
+    def server(self, shard: str) -> MemoryServer:
+        """Return the server of a shard."""
+        return self.servers.server(f"memory://{shard}")
 
     def edit(
         self, kind: str, name: str, namespace: str = "", *, manager: str = "kubectl-edit", **fields: Any

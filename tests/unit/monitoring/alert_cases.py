@@ -216,7 +216,9 @@ CASES: dict[str, list[Case]] = {
         quiet("counted long ago", probes(denied="0+4x120", leak="3x120"), 45),
     ],
     "TenantryShardDown": [
-        fires("its server is gone", {'tenantry_shard_ready{shard="shard-a"}': "1x4 0x40"}, 9, shard="shard-a"),
+        fires(
+            "its server is gone", {'tenantry_shard_ready{shard="shard-a"}': "1x4 0x40"}, 9, shard="shard-a"
+        ),
         quiet("a restart", {'tenantry_shard_ready{shard="shard-a"}': "1x4 0x6 1x40"}, 12),
     ],
 }

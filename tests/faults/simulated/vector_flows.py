@@ -1,0 +1,98 @@
+"""What users do to tenants with vectors, and what an application does meanwhile."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from tenantry.domain import names
+from tests.faults.simulated.world import World
+
+SHARDS = ("shard-a", "shard-b")
+VECTORS: dict[str, Any] = {"vectorStore": {"dimensions": 3, "shard": "shard-a"}}
+ROWS = ("first", "second", "third")
+
+
+class Application:
+    """Writes rows where the Secret says, and remembers which of them were acknowledged."""
+
+    def __init__(self, world: World, tenant: str = "acme") -> None:
+        self._world = world
+        self._tenant = tenant
+        self.acknowledged: set[str] = set(ROWS)
+
+    def write(self, row: str) -> None:
+        """Try to write a row; one that is not taken is not counted."""
+        secret = self._world.api.get("Secret", names.VECTOR_STORE, f"tenant-{self._tenant}")
+        if secret is None:
+            return
+        shard = base64.b64decode(secret["data"]["host"]).decode()
+        if self._world.servers.insert(self._tenant, shard, row):
+            self.acknowledged.add(row)
+
+    def lost(self) -> set[str]:
+        """Return the acknowledged rows that are nowhere any more, or not where the tenant is now."""
+        tenant = self._world.api.get("Tenant", self._tenant)
+        placement = ((tenant or {}).get("status") or {}).get("placement")
+        if placement is None:
+            return set()
+        return self.acknowledged - self._world.server(placement["shard"]).rows.get(self._tenant, {}).keys()
+
+
+async def with_shards() -> World:
+    """Nobody is a tenant yet, and there are two shards."""
+    world = World()
+    world.plan("free")
+    world.plan("pro")
+    for shard in SHARDS:
+        world.shard(shard)
+    await world.settle()
+    return world
+
+
+async def placed() -> World:
+    """One tenant with rows on shard-a."""
+    world = await with_shards()
+    world.tenant(**VECTORS)
+    await world.settle()
+    assert world.condition("Ready") == ("True", "Ready")
+    world.server("shard-a").insert("acme", *ROWS)
+    return world
+
+
+async def placed_and_suspended() -> World:
+    """The tenant with rows is suspended."""
+    world = await placed()
+    world.tenant(**VECTORS, suspended=True)
+    await world.settle()
+    return world
+
+
+async def moving() -> World:
+    """A move that waits: its target does not answer."""
+    world = await placed()
+    world.server("shard-b").down = True
+    world.clock.turn(minutes=1)
+    await world.settle()
+    world.move("shard-b")
+    await world.settle()
+    return world
+
+
+def rotate(world: World) -> None:
+    """Ask for new credentials."""
+    world.edit("Tenant", "acme", metadata={"annotations": {names.ROTATE: "now"}})
+
+
+def forget_status(world: World) -> None:
+    """Have the Tenant lose its status, as one that is created again from Git or from a backup."""
+    tenant = world.found("Tenant", "acme")
+    world.edit("Tenant", "acme", metadata={"finalizers": None}, manager="backup")
+    world.api.delete("Tenant", "acme")
+    metadata = {"name": "acme"}
+    world.api.apply({**tenant, "metadata": metadata}, "backup")
+
+
+def delete_secret(world: World) -> None:
+    """Delete what the application connects by."""
+    world.api.delete("Secret", names.VECTOR_STORE, "tenant-acme")
