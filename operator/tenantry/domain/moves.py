@@ -1,4 +1,4 @@
-"""A tenant's move: what must be so before it begins, how its target's place is described, what a crash leaves to do."""
+"""A tenant's move: what must be so before it begins, how its target's place is described, when it is given up."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def hindrance(
     stored: int,
     rivals: Sequence[TenantMove],
 ) -> PartError | None:
-    """Return why a move cannot begin; None: it can. stored: bytes on the target. rivals: active moves of the tenant."""
+    """Return why a move cannot begin; None: it can. stored: bytes on the target. rivals: other moves of the tenant."""
     spec = move.spec
     if claim is None:
         return Stalled(
@@ -59,7 +59,8 @@ def hindrance(
     if target is None:
         return Stalled(
             Reason.SHARD_NOT_FOUND,
-            f"spec.targetShard names VectorShard {spec.target_shard}, which does not exist: apply it, or abort this move",
+            f"spec.targetShard names VectorShard {spec.target_shard}, which does not exist: apply it, or abort this "
+            f"move",
         )
     if target.spec.drain:
         return Stalled(

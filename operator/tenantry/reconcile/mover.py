@@ -16,8 +16,8 @@ class Busy(Exception):  # noqa: N818
 class Progress:
     """How far a copy has come. rows: on the target. lag_bytes: of the source's log that the target has not seen.
 
-    copied: all that was there at the beginning is on the target. lost: the source has thrown away what was to be sent:
-    the copy must begin anew.
+    copied: all that was there at the beginning is on the target. lost: the source has thrown away what was to be
+    sent, so the copy must begin anew.
     """
 
     rows: int

@@ -24,10 +24,10 @@ from tenantry.domain import names
 from tenantry.domain.audit import AuditEntry
 from tenantry.domain.conditions import Outcome
 from tenantry.domain.errors import PartError, Retry, Stalled
+from tenantry.domain.moves import under_way
 from tenantry.domain.observed import ChildKey, Observed
 from tenantry.domain.ownership import address_digest
 from tenantry.domain.placement import ShardLoad, place
-from tenantry.domain.moves import under_way
 from tenantry.domain.places import Applicant, Place, PlaceState, Record, capacity_of, unreachable_pin, upkeep
 from tenantry.domain.reasons import Action, Reason
 from tenantry.domain.vectors import Shape

@@ -1,7 +1,7 @@
 """Vector database servers of a simulated world: what is on them outlives the processes that use them.
 
-Each step that changes a server is a write, before and after which the process may die. Of a move, copying is one step,
-and what is written at the source from then on is at the target at once.
+Each step that changes a server is a write, before and after which the process may die. Of a move, copying is one
+step, and what is written at the source from then on is at the target at once.
 """
 
 from __future__ import annotations
