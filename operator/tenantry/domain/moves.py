@@ -49,7 +49,7 @@ def hindrance(
     stored: int,
     rivals: Sequence[TenantMove],
 ) -> PartError | None:
-    """Return why a move cannot begin; None: it can. stored: bytes on the target. rivals: other moves of the tenant."""
+    """Return why a move cannot begin; None: it can. stored: bytes on the target. rivals: its other moves."""
     spec = move.spec
     if claim is None:
         return Stalled(
