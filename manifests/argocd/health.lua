@@ -1,4 +1,4 @@
--- Health of Tenant, Plan and TenantArchive in Argo CD.
+-- Health of Tenant, Plan, VectorShard, TenantMove and TenantArchive in Argo CD.
 -- Uses nothing but what Argo CD offers without useOpenLibs: no string and no math library.
 local progressing = { status = "Progressing", message = "Waiting for the operator" }
 

@@ -53,6 +53,24 @@ def plan(name: str = "valid") -> Object:
     }
 
 
+def shard(name: str = "valid") -> Object:
+    return {
+        "apiVersion": "tenantry.dev/v1alpha1",
+        "kind": "VectorShard",
+        "metadata": {"name": name},
+        "spec": {"engine": "pgvector", "connection": {"secretRef": {"name": "valid", "key": "dsn"}}},
+    }
+
+
+def move(name: str = "valid") -> Object:
+    return {
+        "apiVersion": "tenantry.dev/v1alpha1",
+        "kind": "TenantMove",
+        "metadata": {"name": name},
+        "spec": {"tenant": "acme", "targetShard": "shard-b"},
+    }
+
+
 def with_spec(document: Object, **spec: Any) -> Object:
     return {**document, "spec": {**document["spec"], **spec}}
 

@@ -1,4 +1,4 @@
-"""What a real API server refuses of Tenants and Plans, what it accepts, and how it says so."""
+"""What a real API server refuses of our kinds, what it accepts, and how it says so."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from tenantry.api.crds import KINDS
 from tests.integration.kind_objects import (
     Change,
     Kubectl,
@@ -16,8 +17,10 @@ from tests.integration.kind_objects import (
     assert_accepted,
     assert_refused,
     drop,
+    move,
     plan,
     put,
+    shard,
     tenant,
     try_out,
 )
@@ -43,15 +46,21 @@ REASONS = {
     "tiers-out-of-order": "spec.usage[0].tiers: Invalid value: tiers must have an upTo that increases",
     "volume-with-included": "included must be 0 with mode volume",
     "requests-over-limits": "requests.cpu must not be more than limits.cpu",
+    "zero-weight": "spec.weight: Invalid value: 0: spec.weight in body should be greater than or equal to 1",
+    "negative-capacity": "spec.capacity.storage: Invalid value: ",
 }
+
+
+REFUSED_KINDS = {kind.__name__ for kind in KINDS}
+"""Others of the file come with kinds that are not there yet."""
 
 
 def refused_documents() -> list[Object]:
     documents = yaml.safe_load_all(REFUSED.read_text(encoding="utf-8"))
-    return [document for document in documents if document["kind"] in ("Tenant", "Plan")]
+    return [document for document in documents if document["kind"] in REFUSED_KINDS]
 
 
-@pytest.mark.parametrize("file", ["plans.yaml", "acme.yaml", "small.yaml"])
+@pytest.mark.parametrize("file", ["plans.yaml", "shards.yaml", "acme.yaml", "small.yaml"])
 def test_samples_are_accepted(kubectl: Kubectl, file: str) -> None:
     assert_accepted(
         kubectl("apply", "--server-side", "--dry-run=server", "-f", str(SAMPLES / file), check=False)
@@ -67,7 +76,7 @@ def test_refused(kubectl: Kubectl, document: Object) -> None:
     ("copied", "file"),
     [
         (REFUSED, "refused.yaml"),
-        *((SAMPLES / name, name) for name in ("plans.yaml", "acme.yaml", "small.yaml")),
+        *((SAMPLES / name, name) for name in ("plans.yaml", "shards.yaml", "acme.yaml", "small.yaml")),
     ],
 )
 def test_copies_of_the_shared_examples_are_current(copied: Path, file: str) -> None:
@@ -101,7 +110,51 @@ QUOTA = "spec.resources.quota"
 DEFAULTS = "spec.resources.containerDefaults"
 CIDRS = "spec.network.egress.cidrs"
 
+SECRET = "spec.connection.secretRef"
+
 CASES = {
+    "shard-smallest": Case(shard(), drop("spec.connection.secretRef.key")),
+    "shard-name-of-63": Case(shard("a" * 63), put("metadata.labels", {})),
+    "shard-name-of-64": Case(shard("a" * 64), put("metadata.labels", {}), "metadata.name must be at most 63"),
+    "shard-name-dotted": Case(shard("a.b"), put("metadata.labels", {}), "metadata.name must be at most 63"),
+    "shard-no-secret": Case(shard(), drop("spec.connection"), "spec.connection: Required value"),
+    "shard-no-secret-name": Case(shard(), drop(f"{SECRET}.name"), f"{SECRET}.name: Required value"),
+    "shard-empty-key": Case(shard(), put(f"{SECRET}.key", ""), f"{SECRET}.key"),
+    "shard-key-with-slash": Case(
+        shard(), put(f"{SECRET}.key", "a/b"), "key must be a key of the Secret's data"
+    ),
+    "shard-secret-elsewhere": Case(
+        shard(), put(f"{SECRET}.namespace", "default"), f"{SECRET}.namespace: field not declared in schema"
+    ),
+    "shard-engine": Case(shard(), put("spec.engine", "faiss"), 'spec.engine: Unsupported value: "faiss"'),
+    "shard-weight-of-1000": Case(shard(), put("spec.weight", 1000)),
+    "shard-weight-of-1001": Case(shard(), put("spec.weight", 1001), "spec.weight"),
+    "shard-storage-number": Case(shard(), put("spec.capacity.storage", 5), "spec.capacity.storage"),
+    "shard-storage-zero": Case(
+        shard(), put("spec.capacity.storage", "0"), "storage must be more than nothing"
+    ),
+    "shard-storage-words": Case(shard(), put("spec.capacity.storage", "much"), "spec.capacity.storage"),
+    "shard-cidr": Case(shard(), put("spec.network.cidrs", ["10.1.0.0/16", "fd00::1/128"])),
+    "shard-cidr-host-bits": Case(
+        shard(), put("spec.network.cidrs", ["10.1.0.1/16"]), "must be a network in CIDR notation"
+    ),
+    "shard-cidr-metadata": Case(
+        shard(), put("spec.network.cidrs", ["169.254.0.0/16"]), "must not contain 169.254"
+    ),
+    "shard-namespace": Case(shard(), put("spec.network.namespaces", ["databases"])),
+    "move-smallest": Case(move(), put("metadata.labels", {})),
+    "move-no-target": Case(move(), drop("spec.targetShard"), "spec.targetShard: Required value"),
+    "move-target-dotted": Case(move(), put("spec.targetShard", "a.b"), "spec.targetShard: Invalid value"),
+    "move-reason": Case(move(), put("spec.reason", "Whim"), 'spec.reason: Unsupported value: "Whim"'),
+    "plan-dedicated": Case(plan(), put("spec.vectorStore", {"dedicated": True})),
+    "plan-dedicated-word": Case(
+        plan(), put("spec.vectorStore.dedicated", "yes"), "spec.vectorStore.dedicated"
+    ),
+    "pin-long": Case(
+        tenant(),
+        put("spec.vectorStore", {"dimensions": 8, "shard": "a" * 64}),
+        "spec.vectorStore.shard: Too long",
+    ),
     "name-of-56": Case(tenant("a" * 56), put("metadata.labels", {})),
     "name-of-57": Case(tenant("a" * 57), put("metadata.labels", {}), "metadata.name must be at most 56"),
     "email-unicode": Case(tenant(), put("spec.owner.email", "ops@müller.example")),

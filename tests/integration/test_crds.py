@@ -19,8 +19,10 @@ from tests.integration.kind_objects import (
     assert_accepted,
     assert_refused,
     drop,
+    move,
     plan,
     put,
+    shard,
     tenant,
     try_out,
     with_spec,
@@ -85,6 +87,30 @@ TRANSITIONS = {
     },
     "display-name": (with_spec(tenant("moving"), displayName="Old"), {"displayName": "New"}, None),
     "currency": (plan("moving"), {"currency": "eur"}, "put usd back or create another Plan"),
+    "pin-changed": (
+        with_spec(tenant("moving"), vectorStore={**VECTORS, "shard": "shard-a"}),
+        {"vectorStore": {**VECTORS, "shard": "shard-b"}},
+        None,
+    ),
+    "engine": (
+        shard("moving"),
+        {"engine": "weaviate"},
+        "spec.engine: Forbidden: engine cannot be changed, the vectors are in it",
+    ),
+    "drain": (shard("moving"), {"drain": True, "weight": 3, "capacity": {}}, None),
+    "move-tenant": (move("moving"), {"tenant": "rival"}, "spec.tenant: Forbidden: tenant cannot be changed"),
+    "move-target": (
+        move("moving"),
+        {"targetShard": "c"},
+        "spec.targetShard: Forbidden: targetShard cannot be",
+    ),
+    "move-reason": (move("moving"), {"reason": "Drain"}, "spec.reason: Forbidden: reason cannot be changed"),
+    "move-abort": (move("moving"), {"abort": True}, None),
+    "move-abort-taken-back": (
+        with_spec(move("moving"), abort=True),
+        {"abort": False},
+        "spec.abort: Forbidden: abort cannot be taken back",
+    ),
     "prices": (plan("moving"), {"prices": [{"interval": "month", "amount": "2.00"}]}, None),
 }
 
@@ -143,7 +169,9 @@ def test_of_an_archive_only_purge_after_changes(kubectl: Kubectl, stored: Stored
     assert_refused(try_out(kubectl, later), f"spec.{field}: Forbidden: {field} cannot be changed")
 
 
-@pytest.mark.parametrize("document", [tenant("fresh"), plan("fresh")], ids=["tenant", "plan"])
+@pytest.mark.parametrize(
+    "document", [tenant("fresh"), plan("fresh"), shard("fresh"), move("fresh")], ids=lambda item: item["kind"]
+)
 def test_a_new_object_waits_for_the_operator(kubectl: Kubectl, document: Object) -> None:
     """A dry run shows what every client sees first, also while an operator is running."""
     created = apply(kubectl, document, "--dry-run=server", "-o", "json")
@@ -164,10 +192,15 @@ def test_defaults(stored: Stored) -> None:
     spec = stored(document)["spec"]
     assert (spec["suspended"], spec["deletionPolicy"], spec["retentionDays"]) == (False, "Retain", 30)
     assert spec["members"][0]["namespace"] == ""
-    assert spec["vectorStore"] == {"dimensions": 8, "metric": "cosine", "type": "vector"}
+    assert spec["vectorStore"] == {"dimensions": 8, "metric": "cosine", "type": "vector", "shard": ""}
     assert spec["namespace"] == {"adoption": "Never"}
     of_plan = stored(plan("fresh"))["spec"]
     assert (of_plan["trialDays"], of_plan["podSecurity"], of_plan["priority"]) == (0, "restricted", "normal")
+    of_shard = stored(shard("fresh"))["spec"]
+    assert (of_shard["weight"], of_shard["cordoned"], of_shard["drain"]) == (1, False, False)
+    of_move = stored(move("fresh"))
+    assert (of_move["spec"]["reason"], of_move["spec"]["abort"]) == ("Requested", False)
+    assert of_move["status"]["phase"] == "Pending"
 
 
 def test_a_tenant_is_told_apart_by_its_members_keys(kubectl: Kubectl, stored: Stored) -> None:
@@ -194,6 +227,14 @@ def test_columns(kubectl: Kubectl, stored: Stored) -> None:
     header, line = kubectl("get", "pl", "shown").stdout.splitlines()
     assert header.split() == ["NAME", "PRICE", "TENANTS", "AGE"]
     assert line.split()[:3] == ["shown", "1.00", "0"]
+    stored(shard("shown"))
+    stored(move("shown"))
+    header, line = kubectl("get", "vs", "shown").stdout.splitlines()
+    assert header.split() == ["NAME", "ENGINE", "TENANTS", "STORAGE", "SHARE", "READY", "AGE"]
+    assert line.split()[:2] == ["shown", "pgvector"]
+    header, line = kubectl("get", "tmv", "shown").stdout.splitlines()
+    assert header.split() == ["NAME", "TENANT", "FROM", "TO", "PHASE", "ROWS", "LAG", "PAUSE-MS", "AGE"]
+    assert line.split()[:4] == ["shown", "acme", "shard-b", "Pending"]
     assert "tenant.tenantry.dev/shown" in kubectl("get", "tenantry", "-o", "name").stdout
 
 

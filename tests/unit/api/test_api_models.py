@@ -90,7 +90,7 @@ def test_a_chosen_namespace_wins() -> None:
 
 
 def test_fields_of_a_newer_version_are_ignored() -> None:
-    newer = tenant(colour="blue", namespace={"shape": "round"}, vectorStore={"dimensions": 8, "shard": "b"})
+    newer = tenant(colour="blue", namespace={"shape": "round"}, vectorStore={"dimensions": 8, "colour": "b"})
     assert newer.spec == tenant(vectorStore={"dimensions": 8}).spec
 
 

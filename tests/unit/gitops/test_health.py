@@ -12,10 +12,8 @@ import pytest
 import yaml
 from lupa import lua51
 
-from tenantry.api.archive import TenantArchive
 from tenantry.api.common import Condition
-from tenantry.api.plan import Plan
-from tenantry.api.tenant import Tenant
+from tenantry.api.crds import KINDS as ALL_KINDS
 from tenantry.domain.conditions import Outcome, summarise
 from tenantry.domain.errors import Retry, Stalled
 from tests.conftest import REPOSITORY
@@ -29,7 +27,8 @@ Object = dict[str, Any]
 GENERATION = 3
 BEGAN = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 PARTS = ("NamespaceReady", "PolicyReady", "ConfigReady")
-KINDS: Mapping[str, Any] = {"Tenant": Tenant, "Plan": Plan, "TenantArchive": TenantArchive}
+KINDS: Mapping[str, Any] = {kind.__name__: kind for kind in ALL_KINDS}
+OTHER_KINDS = ("Plan", "VectorShard", "TenantMove", "TenantArchive")
 
 INTENDED = {
     "healthy": ("Healthy", Kstatus.CURRENT),
@@ -171,7 +170,15 @@ def default_status(plural: str) -> Object:
     return status
 
 
-@pytest.mark.parametrize(("plural", "kind"), [("tenants", "Tenant"), ("plans", "Plan")])
+@pytest.mark.parametrize(
+    ("plural", "kind"),
+    [
+        ("tenants", "Tenant"),
+        ("plans", "Plan"),
+        ("vectorshards", "VectorShard"),
+        ("tenantmoves", "TenantMove"),
+    ],
+)
 def test_a_new_object_is_in_progress_before_the_operator_has_seen_it(plural: str, kind: str) -> None:
     item: Object = {
         "apiVersion": "tenantry.dev/v1alpha1",
@@ -185,16 +192,16 @@ def test_a_new_object_is_in_progress_before_the_operator_has_seen_it(plural: str
     assert kstatus({**item, "status": {}}) is Kstatus.CURRENT
 
 
-@pytest.mark.parametrize(("kind", "end"), list(itertools.product(("Plan", "TenantArchive"), ENDS)))
+@pytest.mark.parametrize(("kind", "end"), list(itertools.product(OTHER_KINDS, ENDS)))
 def test_the_other_kinds_are_judged_alike(kind: str, end: str) -> None:
-    """Plans and archives have no condition of a part: only Ready, Stalled and Reconciling."""
+    """Kinds without conditions of parts: only Ready, Stalled and Reconciling."""
     conditions = summarise(
         {}, [], generation=GENERATION, now=BEGAN, ready_message="valid", also=[outcome(end, "it")]
     )
     argo, other = INTENDED[intended({}, end, False)]
     item = object_with(conditions, kind)
     assert (argocd.health(item).status, kstatus(item)) == (argo, other)
-    if kind == "Plan":  # the operator writes archives itself, so no Kustomization ever waits for one
+    if kind != "TenantArchive":  # the operator writes archives itself, so no Kustomization ever waits for one
         assert flux(item) is other
 
 
@@ -289,10 +296,15 @@ def test_what_is_not_ready_and_says_no_more_is_in_progress(status: Literal["Fals
 # --- what ships for Flux ---------------------------------------------------------------------------------
 
 
-def test_the_kustomization_waits_for_tenants_and_plans() -> None:
+def test_the_kustomization_waits_for_all_that_people_write() -> None:
     manifest = kustomization()
     assert manifest["apiVersion"] == "kustomize.toolkit.fluxcd.io/v1"
     assert manifest["spec"]["wait"] is True
-    assert [entry["kind"] for entry in manifest["spec"]["healthCheckExprs"]] == ["Tenant", "Plan"]
+    assert [entry["kind"] for entry in manifest["spec"]["healthCheckExprs"]] == [
+        "Tenant",
+        "Plan",
+        "VectorShard",
+        "TenantMove",
+    ]
     allowed = {"apiVersion", "kind", "current", "inProgress", "failed"}
     assert all(entry.keys() == allowed for entry in manifest["spec"]["healthCheckExprs"])
