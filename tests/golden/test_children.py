@@ -1,7 +1,8 @@
 """All children of a tenant, exactly: tests/golden/input/*.yaml gives tests/golden/output/*.yaml.
 
 An input is one document: `tenant` and `plan` name samples (`manifests/samples`), `spec` and `planSpec` are laid
-over theirs, `access` is open, suspended or archived, and `around` is what the settings say of the cluster.
+over theirs, `access` is open, suspended or archived, and `around` is what the settings say of the cluster. `shard` is
+the tenant's VectorShard: where its server is, and what its engine gives an application.
 `pytest tests/golden --update-golden` writes the expected files anew.
 """
 
@@ -16,10 +17,11 @@ import pytest
 import yaml
 
 from tenantry.api.plan import Plan, PlanSpec
+from tenantry.api.shard import ShardNetwork
 from tenantry.api.tenant import Tenant
 from tenantry.desired import access, children
 from tenantry.desired.namespace import namespace
-from tenantry.desired.network import Surroundings
+from tenantry.desired.network import Surroundings, shard_egress
 from tenantry.desired.owner import Access, Manifest, Owner
 from tenantry.domain.configuration import configure, resolve
 from tests.unit.builders import sample
@@ -41,6 +43,7 @@ class Case:
     spec: dict[str, Any] | None = None
     planSpec: dict[str, Any] | None = None  # noqa: N815 - as in the file
     around: dict[str, Any] | None = None
+    shard: dict[str, Any] | None = None
     origin: str = "created"
 
     def build(self) -> list[Manifest]:
@@ -65,12 +68,17 @@ class Case:
             return [place, *children.planless_group(owner, tenant.spec, level, limited=False).manifests]
         settings: dict[str, Any] = {key: tuple(value) for key, value in (self.around or {}).items()}
         around = Surroundings(**settings)
-        policy = children.policy_group(owner, tenant.spec, plan, level, around)
+        shard = self.shard or {}
+        egress = shard and shard_egress(
+            owner, ShardNetwork.model_validate(shard.get("network", {})), shard["host"], shard["port"]
+        )
+        policy = children.policy_group(owner, tenant.spec, plan, level, around, shard=egress or None)
         decided = configure(resolve(tenant.spec.overrides, plan).config, None, [], None, None)
         config = children.config_group(
             owner, tenant.spec, self.plan or "", str(plan.priority), decided, NAMESPACE_UID
         )
-        return [place, *policy.manifests, *config.manifests]
+        vectors = children.shard_group(owner, shard.get("contents"))
+        return [place, *policy.manifests, *config.manifests, *vectors.manifests]
 
     def _plan(self) -> PlanSpec | None:
         if self.plan is None:

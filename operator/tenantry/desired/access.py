@@ -58,7 +58,7 @@ def _rules(role: str) -> list[dict[str, Any]]:
     if role == "app":
         return [
             {**_rule([""], ["configmaps"], LOOK), "resourceNames": [names.CONFIG_MAP]},
-            {**_rule([""], ["secrets"], LOOK), "resourceNames": ["vector-store"]},
+            {**_rule([""], ["secrets"], LOOK), "resourceNames": [names.VECTOR_STORE]},
         ]
     if role == "viewer":
         return [*_with(WORKLOADS, LOOK), *LOOK_ONLY]

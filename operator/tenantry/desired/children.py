@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tenantry.api.plan import PlanSpec
 from tenantry.api.tenant import TenantSpec
-from tenantry.desired import access, configuration, network, resources
+from tenantry.desired import access, configuration, network, resources, secret
 from tenantry.desired.owner import Access, Manifest, Owner
 from tenantry.domain.configuration import Configuration
 from tenantry.domain.observed import ChildKey
 
 POLICY_KINDS = frozenset({"ResourceQuota", "LimitRange", "NetworkPolicy", "ServiceAccount", "RoleBinding"})
 CONFIG_KINDS = frozenset({"ConfigMap", "ControllerRevision"})
+SHARD_KINDS = frozenset({"Secret"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,18 @@ def key(manifest: Manifest) -> ChildKey:
 
 
 def policy_group(
-    owner: Owner, spec: TenantSpec, plan: PlanSpec, level: Access, around: network.Surroundings
+    owner: Owner,
+    spec: TenantSpec,
+    plan: PlanSpec,
+    level: Access,
+    around: network.Surroundings,
+    *,
+    shard: Manifest | None = None,
 ) -> Group:
-    """Return quotas, LimitRange, network, the application's account and the members' access."""
+    """Return quotas, LimitRange, network, the application's account and the members' access.
+
+    shard: the policy that lets the tenant out to its shard, from `network.shard_egress`.
+    """
     limits = [resources.quota(owner, plan), resources.system_classes_quota(owner)]
     if level is not Access.OPEN:
         limits.append(resources.suspended_quota(owner))
@@ -48,6 +59,8 @@ def policy_group(
     if ranges is not None:
         limits.append(ranges)
     limits.extend(network.policies(owner, plan, level, around))
+    if shard is not None and level is Access.OPEN:
+        limits.append(shard)
     people = [access.service_account(owner), *access.role_bindings(owner, spec.members, level)]
     return Group((tuple(limits), tuple(people)), POLICY_KINDS)
 
@@ -92,3 +105,9 @@ def config_group(
     )
     current = configuration.config_map(owner, spec, plan_name, priority, decided.active)
     return Group((revisions, (current,)), CONFIG_KINDS)
+
+
+def shard_group(owner: Owner, contents: Mapping[str, str] | None) -> Group:
+    """Return the Secret that an application uses its vectors by; None: it has no place, and gets none."""
+    wave = () if contents is None else (secret.vector_store(owner, contents),)
+    return Group((wave,), SHARD_KINDS)

@@ -24,7 +24,9 @@ def config_map(owner: Owner, spec: TenantSpec, plan: str, priority: str, active:
         **active.value,
     }
     if spec.vector_store is not None:
-        document["vectorStore"] = spec.vector_store.as_json()
+        shape = spec.vector_store.as_json()
+        shape.pop("shard", None)  # where its vectors are is not the application's to know
+        document["vectorStore"] = shape
     data = {
         DOCUMENT: json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False) + "\n",
         REVISION: str(active.number),

@@ -5,12 +5,15 @@ A cluster's CNI enforces them; without one that does they are only words.
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from tenantry.api.network import NAT64, translated
 from tenantry.api.plan import PlanSpec
+from tenantry.api.shard import ShardNetwork
 from tenantry.desired.owner import Access, Manifest, Owner, child
 from tenantry.domain import names
 
@@ -42,6 +45,10 @@ INTERNET = {
 }
 """The internet as networks, each with what of it is none. 2000::/3 is all that is given out of IPv6; left out are
 tunnels into IPv4 (Teredo, 6to4) and examples."""
+
+
+_SERVICE = re.compile(r"(?:[a-z0-9_-]+\.)*[a-z0-9-]+\.(?P<namespace>[a-z0-9-]+)\.svc(?:\.cluster\.local\.?)?")
+"""The name of a Service, or of a pod behind a headless one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +84,43 @@ def policies(owner: Owner, plan: PlanSpec, access: Access, around: Surroundings)
         rule = {"ports": _ports(around.api_server_ports), "to": blocks}
         allowed.append(_policy(owner, "tenantry-api-server", egress=[rule]))
     return [denied, *allowed]
+
+
+def shard_egress(owner: Owner, network: ShardNetwork, host: str, port: int) -> Manifest | None:
+    """Return the policy that lets a tenant out to the port of its shard, whose address names `host`.
+
+    None where nothing says where that is; see `unnamed_shard`. Only for a tenant whose access is open.
+    """
+    peers = _shard_peers(network, host)
+    if not peers:
+        return None
+    return _policy(owner, names.SHARD_EGRESS, egress=[{"ports": _ports([port]), "to": peers}])
+
+
+def unnamed_shard(network: ShardNetwork, host: str) -> str | None:
+    """Return a sentence where tenants are not let out to a shard, since nothing says where pods find it."""
+    if _shard_peers(network, host):
+        return None
+    return (
+        f"spec.network is empty and {host} is neither an address nor the name of a Service, so no policy lets "
+        f"tenants' pods out to it: set spec.network.cidrs or spec.network.namespaces"
+    )
+
+
+def _shard_peers(network: ShardNetwork, host: str) -> list[dict[str, Any]]:
+    """Return where pods find a shard: as its VectorShard says, else as its address does.
+
+    Of any other DNS name nothing: no policy can have one, and what it stands for today it need not tomorrow.
+    """
+    if network.cidrs or network.namespaces:
+        namespaces = [_namespace_peer(name) for name in sorted(network.namespaces)]
+        return [*map(_block, sorted(network.cidrs)), *namespaces]
+    try:
+        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        service = _SERVICE.fullmatch(host.lower())
+        return [_namespace_peer(service["namespace"])] if service else []
+    return [_block(f"{address}/{address.max_prefixlen}")]
 
 
 def default_deny(owner: Owner) -> Manifest:

@@ -50,12 +50,18 @@ QUOTA_SYSTEM_CLASSES = "tenantry-system-classes"
 LIMIT_RANGE = "tenantry"
 SERVICE_ACCOUNT = "app"
 CONFIG_MAP = "tenant-config"
+VECTOR_STORE = "vector-store"
 REVISION_PREFIX = "tenant-config-"
 
-WRITTEN_BY_MEMBERS = {"ConfigMap": (CONFIG_MAP,), "ServiceAccount": (SERVICE_ACCOUNT,)}
+WRITTEN_BY_MEMBERS = {
+    "ConfigMap": (CONFIG_MAP,),
+    "Secret": (VECTOR_STORE,),
+    "ServiceAccount": (SERVICE_ACCOUNT,),
+}
 """Kinds of children that members may write too, and the names that ours have: others are the members' own."""
 
 DEFAULT_DENY = "tenantry-default-deny"
+SHARD_EGRESS = "tenantry-shard"
 
 POD_SECURITY = "pod-security.kubernetes.io/"
 PROTECTED_LABEL_PREFIXES = ("tenantry.dev/", POD_SECURITY)
