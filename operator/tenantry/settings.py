@@ -55,6 +55,16 @@ class Settings(BaseSettings):
     """Namespace of the Lease that decides which replica leads; in a pod, its own."""
     lease_seconds: int = Field(default=15, ge=2)
     """How long another replica waits before it takes over from one that went silent."""
+    own_namespace: str = "tenantry-system"
+    """Namespace of the Secrets that VectorShards refer to; in a pod, its own."""
+    default_dimensions: int = Field(default=1536, ge=1, le=16000)
+    """Dimensions of the vectors of a Tenant that says nothing of them."""
+    credential_age_days: int = Field(default=90, ge=1, le=36_500)
+    """After how many days a tenant's credentials of its vector store are replaced."""
+    credential_grace_seconds: float = Field(default=3600.0, ge=0)
+    """How long the credentials before may still be used."""
+    shard_seconds: float = Field(default=30.0, ge=1)
+    """How often a vector shard is looked at."""
     dns_namespace: str = "kube-system"
     """Namespace of the cluster's DNS, which every tenant may ask."""
     scraper_namespaces: Words = ()

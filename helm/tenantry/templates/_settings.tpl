@@ -3,7 +3,7 @@ The environment of the operator. Each value under `settings` is the setting TENA
 needs no line here.
 */}}
 {{- define "tenantry.environment" -}}
-{{- range $name, $value := merge (dict "leaseNamespace" (include "tenantry.leaseNamespace" .)) .Values.settings }}
+{{- range $name, $value := merge (dict "leaseNamespace" (include "tenantry.leaseNamespace" .) "ownNamespace" (include "tenantry.ownNamespace" .)) .Values.settings }}
 - name: TENANTRY_{{ $name | snakecase | upper }}
   value: {{ include "tenantry.text" $value | quote }}
 {{- end }}
@@ -32,6 +32,10 @@ needs no line here.
 
 {{- define "tenantry.leaseNamespace" -}}
 {{- .Values.settings.leaseNamespace | default .Release.Namespace -}}
+{{- end -}}
+
+{{- define "tenantry.ownNamespace" -}}
+{{- .Values.settings.ownNamespace | default .Release.Namespace -}}
 {{- end -}}
 
 {{/* The Secret with the ledger's URL; rendering ends where there is none, because a lost ledger cannot be had back. */}}

@@ -20,8 +20,11 @@ from tenantry.domain.reasons import Reason
 from tenantry.reconcile.brake import REFILL_SECONDS
 from tenantry.reconcile.ports import Conflict, Context, Missing, Refused, Unavailable
 
-WITH_FIXED_PARTS = frozenset({"ConfigMap", "ControllerRevision", "ResourceQuota", "RoleBinding"})
-"""Kinds that may have to be made anew: immutable data, scopes and roleRef cannot be changed in place."""
+WITH_FIXED_PARTS = frozenset({"ConfigMap", "ControllerRevision", "ResourceQuota", "RoleBinding", "Secret"})
+"""Kinds that may have to be made anew: immutable data, scopes, roleRef and types cannot be changed in place."""
+
+NEVER_POSTED = frozenset({"Secret"})
+"""Kinds that the operator may write under some names only: RBAC does not see the name of what is POSTed."""
 
 NEVER_REPLACED = frozenset({"ControllerRevision"})
 """Kinds whose content cannot be replaced: the API server compares their data byte for byte."""
@@ -166,12 +169,12 @@ async def _write(desired: Manifest, wanted: str, cx: Context, *, new: bool) -> b
 
 
 async def _store(desired: Manifest, cx: Context, *, new: bool) -> Manifest:
-    """Create what is new, which costs the API server a quarter less than an apply; apply all else.
+    """Create what is new, which costs the API server a quarter less than an apply; apply all else, and all Secrets.
 
     What a later apply wants no more it leaves to the create's field manager, and so in the object: a replace takes
     it off, as it does with what others added.
     """
-    if new:
+    if new and desired["kind"] not in NEVER_POSTED:
         try:
             return await cx.objects.create(desired)
         except Missing:
@@ -194,7 +197,8 @@ async def _overwrite(desired: Manifest, present: Manifest, error: Refused, cx: C
 
 async def _make_anew(desired: Manifest, present: Manifest, cx: Context) -> Manifest:
     # What is there goes only where the new one would be let in: better an old quota than none.
-    await cx.objects.try_create(desired)
+    if desired["kind"] not in NEVER_POSTED:
+        await cx.objects.try_create(desired)
     if present["metadata"].get("finalizers"):
         present = await _free(present, cx)
     kind, metadata = desired["kind"], present["metadata"]

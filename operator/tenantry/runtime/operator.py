@@ -25,8 +25,10 @@ from tenantry.adapters.kubernetes.seen import Seen
 from tenantry.adapters.ledger import Ledger
 from tenantry.desired.network import Surroundings
 from tenantry.domain.audit import AuditEntry
-from tenantry.reconcile import archive, plan, roles, tenant
+from tenantry.domain.places import Rotation
+from tenantry.reconcile import archive, move, plan, rebalance, roles, shard, tenant
 from tenantry.reconcile.deferred import Deferred
+from tenantry.reconcile.fleet import Fleet
 from tenantry.reconcile.ports import AuditLog, Context, Policy, Unavailable
 from tenantry.reconcile.result import Key, Result
 from tenantry.runtime.health import HealthServer, Snapshot
@@ -34,7 +36,7 @@ from tenantry.runtime.lease import Leadership, LeaseTerms
 from tenantry.runtime.listing import Gaps, Listing
 from tenantry.runtime.metrics import Metrics
 from tenantry.runtime.queue import WorkQueue
-from tenantry.runtime.router import wake
+from tenantry.runtime.router import REBALANCE, wake
 from tenantry.runtime.watching import watch_kinds
 from tenantry.settings import Settings
 
@@ -44,12 +46,22 @@ DRAIN_SECONDS = 5.0
 EVENT_SECONDS = 1.0
 """How long a process that stops gives the Events that are on their way."""
 
+FIRST_LOOK_SECONDS = 10.0
+"""How long tenants wait, after a start, for the first look at their shards."""
+
 RECONCILERS = {
     "Tenant": tenant.reconcile,
     "Plan": plan.reconcile,
+    "VectorShard": shard.reconcile,
+    "TenantMove": move.reconcile,
+    REBALANCE.kind: rebalance.reconcile,
     "TenantArchive": archive.reconcile,
     "ClusterRole": roles.reconcile,
 }
+
+
+AFTER_SHARDS = frozenset({"Tenant", "TenantMove", "TenantArchive", REBALANCE.kind})
+"""Kinds whose reconciles decide by what the shards have on record."""
 
 
 class SystemClock:
@@ -75,6 +87,18 @@ class _Watcher:
     def repaired(self, kind: str) -> None:
         """A child was put back."""
         self._metrics.drift_repaired.labels(kind).inc()
+
+    def probed(self, leaks: int) -> None:
+        """A tenant tried to read its neighbours' rows."""
+        self._metrics.probes.labels("leak" if leaks else "denied").inc()
+
+    def moved(self, *, completed: bool) -> None:
+        """A move is over."""
+        self._metrics.moves.labels("completed" if completed else "aborted").inc()
+
+    def paused(self, seconds: float) -> None:
+        """A move held a tenant's writes back."""
+        self._metrics.write_pause.observe(seconds)
 
     def roles_amiss(self, problems: Sequence[str]) -> None:
         """Tenants' ClusterRoles are not as they should be; said once as long as it stays so."""
@@ -129,6 +153,7 @@ class Operator:
         self._leadership = Leadership(terms, self._lease_client)
         self._queue = WorkQueue()
         self._seen = Seen(settings.default_plan, lambda *_: None)
+        self._fleet = Fleet()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._synced = False
         self._listing: Listing | None = None
@@ -141,6 +166,7 @@ class Operator:
             lambda: self._seen.count_by_phase_and_plan(), lambda: self._seen.unready()
         )
         self._metrics.read_purges_by(lambda: self._seen.purges())
+        self._metrics.read_shards_by(lambda: self._fleet)
         self._metrics.read_listing_by(lambda: self._synced, self._list_age, settings.relist_seconds)
         self._metrics.read_queue_by(lambda: self._queue.depth, lambda: self._queue.oldest_wait)
         self._metrics.read_leader_by(self._leadership.held)
@@ -170,6 +196,7 @@ class Operator:
         self._seen = seen = Seen(
             self._settings.default_plan, lambda kind, where, name: wake(seen, queue, kind, where, name)
         )
+        self._fleet = fleet = Fleet()
         objects = self._objects(seen)
         cx = self._context(objects, seen, queue)
         reflectors = [Reflector(self._client, kind, seen) for kind in CHILD_KINDS]
@@ -196,6 +223,7 @@ class Operator:
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await fleet.close()
             self._tasks = {}
             self._forget()
 
@@ -203,6 +231,7 @@ class Operator:
         """Know nothing, as every standby: what this one saw is old now, and the next leader tells its own."""
         self._queue = WorkQueue()
         self._seen = Seen(self._settings.default_plan, lambda *_: None)
+        self._fleet = Fleet()
         self._synced, self._listed_at = False, None
 
     def _objects(self, seen: Seen) -> ApiObjects:
@@ -227,23 +256,53 @@ class Operator:
             around,
             archive_history=timedelta(days=settings.archive_history_days),
             plan_grace=timedelta(seconds=settings.plan_grace_seconds),
+            rotation=Rotation(
+                age=timedelta(days=settings.credential_age_days),
+                grace=timedelta(seconds=settings.credential_grace_seconds),
+            ),
+            default_dimensions=settings.default_dimensions,
+            own_namespace=settings.own_namespace,
+            shard_pause=timedelta(seconds=settings.shard_seconds),
         )
         audit = _LeadersAudit(self._metrics.counted(self._ledger.audit), self._leadership.held)
         deferred = Deferred(lambda: queue.has_fresh)
-        return Context(objects, seen, audit, SystemClock(), policy, self._watcher, deferred=deferred)
+        return Context(
+            objects,
+            seen,
+            audit,
+            SystemClock(),
+            policy,
+            self._watcher,
+            deferred=deferred,
+            fleet=self._fleet,
+            wake=queue.add,
+        )
 
     async def _work(self, queue: WorkQueue, cx: Context, listing: Listing) -> None:
         """Wait until everything is known, then work, and list everything anew from time to time."""
         await listing.first()
         self._listed_at = time.monotonic()
         self._add_all(low=False)
+        shards = [item.metadata.name for item in self._seen.shards()]
+        for name in shards:
+            queue.add_first(Key("VectorShard", name))
         self._synced = True
         logger.info("Knows %d tenants and %d plans", len(self._seen.tenants()), len(self._seen.plans()))
 
+        shards_read = asyncio.Event()
+
         async def reconcile(key: Key) -> Result:
+            if key.kind in AFTER_SHARDS:
+                await shards_read.wait()
             return await RECONCILERS[key.kind](key, cx)
 
+        async def read_shards() -> None:
+            """Let tenants wait until their shards are read: each would say at first that its shard is unknown."""
+            await cx.fleet.looked_at(shards, FIRST_LOOK_SECONDS)
+            shards_read.set()
+
         async with asyncio.TaskGroup() as group:
+            group.create_task(read_shards(), name="first look at shards")
             group.create_task(queue.run(reconcile, self._settings.workers), name="workers")
             group.create_task(self._relist(listing), name="re-list")
 
@@ -257,6 +316,11 @@ class Operator:
 
     def _add_all(self, *, low: bool) -> None:
         self._queue.add(roles.KEY, low=low)
+        for item in self._seen.shards():
+            self._queue.add(Key("VectorShard", item.metadata.name), low=low)
+        for name in self._seen.all_moves():
+            self._queue.add(Key("TenantMove", name), low=low)
+        self._queue.add(REBALANCE, low=low)
         for name in self._seen.plans():
             self._queue.add(Key("Plan", name), low=low)
         for name in self._seen.tenants():

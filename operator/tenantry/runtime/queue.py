@@ -145,6 +145,12 @@ class WorkQueue:
         if entry.started is None:
             self._schedule(key, entry, at)
 
+    def add_first(self, key: Key) -> None:
+        """Ask for `key` to be processed at once, before all that are ready."""
+        self.add(key)
+        if key in self._fresh:
+            self._fresh.move_to_end(key, last=False)
+
     async def run(self, reconcile: Reconcile, workers: int) -> None:
         """Process keys with so many workers until `drain` or cancellation.
 

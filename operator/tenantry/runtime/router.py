@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from tenantry.adapters.kubernetes import seen
 from tenantry.domain.observed import TenantClaim
 from tenantry.reconcile import roles
 from tenantry.reconcile.result import Key
 
-PLAN_PAUSE_SECONDS = 1.0
-"""A Plan counts its tenants: a burst of them is one count, not hundreds."""
+COUNT_PAUSE_SECONDS = 1.0
+"""A Plan or a VectorShard counts its tenants: a burst of them is one count, not hundreds."""
+
+REBALANCE = Key("Rebalance", "")
+"""The planner, of which there is one for all shards."""
 
 
 class Queue(Protocol):
@@ -29,6 +33,12 @@ class Index(Protocol):
     def tenants_on(self, plan: str) -> Sequence[TenantClaim]:
         """Return every tenant on this plan."""
 
+    def placed_on(self, shard: str) -> Sequence[TenantClaim]:
+        """Return every tenant whose status places it on that shard."""
+
+    def unplaced(self) -> Sequence[TenantClaim]:
+        """Return every tenant that has no placement."""
+
     def archives_in(self, namespace: str) -> Sequence[str]:
         """Return the names of the archives that keep this namespace."""
 
@@ -40,28 +50,39 @@ def wake(index: Index, queue: Queue, kind: str, where: str, name: str) -> None:
     """Queue everything that a change of one object concerns; see `adapters.kubernetes.seen.Changed`."""
     match kind:
         case "Tenant":
-            queue.add(Key("Tenant", name))
-            _wake_namespace(index, queue, where)
-            for plan in index.plans():
-                queue.add(Key("Plan", plan), PLAN_PAUSE_SECONDS)
+            _wake_tenant(index, queue, where, name)
         case "Plan":
             queue.add(Key("Plan", name))
-            for claim in index.tenants_on(name):
-                queue.add(Key("Tenant", claim.name))
-        case "TenantArchive":
-            queue.add(Key("TenantArchive", name))
+            _wake_tenants(queue, index.tenants_on(name))
+        case "VectorShard":
+            queue.add(Key("VectorShard", name))
+            queue.add(REBALANCE)
+            _wake_tenants(queue, (*index.placed_on(name), *index.unplaced()))
+        case "TenantMove" | "TenantArchive":
+            queue.add(Key(kind, name))
             if where:
                 queue.add(Key("Tenant", where))
+        case seen.PLACEMENT:
+            queue.add(Key("VectorShard", where), COUNT_PAUSE_SECONDS)
         case "ClusterRole":
             queue.add(roles.KEY)
-        case "Namespace":
-            _wake_namespace(index, queue, name)
         case _:
-            _wake_namespace(index, queue, where)
+            _wake_namespace(index, queue, name if kind == "Namespace" else where)
+
+
+def _wake_tenant(index: Index, queue: Queue, namespace: str, name: str) -> None:
+    queue.add(Key("Tenant", name))
+    _wake_namespace(index, queue, namespace)
+    for plan in index.plans():
+        queue.add(Key("Plan", plan), COUNT_PAUSE_SECONDS)
+
+
+def _wake_tenants(queue: Queue, claims: Iterable[TenantClaim]) -> None:
+    for claim in claims:
+        queue.add(Key("Tenant", claim.name))
 
 
 def _wake_namespace(index: Index, queue: Queue, namespace: str) -> None:
-    for claim in index.claims(namespace):
-        queue.add(Key("Tenant", claim.name))
+    _wake_tenants(queue, index.claims(namespace))
     for archive in index.archives_in(namespace):
         queue.add(Key("TenantArchive", archive))

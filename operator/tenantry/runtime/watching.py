@@ -35,7 +35,7 @@ from tenantry.adapters.kubernetes.reflector import (
 logger = logging.getLogger(__name__)
 
 GROUP, VERSION = "tenantry.dev", "v1alpha1"
-KINDS = ("tenants", "plans", "tenantarchives")
+KINDS = ("tenants", "plans", "vectorshards", "tenantmoves", "tenantarchives")
 
 Manifest = dict[str, Any]
 Seen = Callable[[str | None, Manifest], None]

@@ -9,7 +9,13 @@ import pytest
 
 from tenantry.reconcile.report import STATUS_FIELDS, write_status
 
-KNOWN = {"Tenant": "configRevision", "Plan": "tenants", "TenantArchive": "phase"}
+KNOWN = {
+    "Tenant": "configRevision",
+    "Plan": "tenants",
+    "VectorShard": "tenants",
+    "TenantMove": "rows",
+    "TenantArchive": "phase",
+}
 
 
 class Recorder:

@@ -12,7 +12,7 @@ from tenantry.adapters.kubernetes.seen import Seen
 from tenantry.api.common import rfc3339
 from tenantry.reconcile import roles
 from tenantry.reconcile.result import Key
-from tenantry.runtime.router import PLAN_PAUSE_SECONDS, wake
+from tenantry.runtime.router import COUNT_PAUSE_SECONDS, wake
 
 
 class Queue:
@@ -114,8 +114,8 @@ def test_a_tenant_that_goes_wakes_the_next_in_line_and_the_plans_count_later() -
     assert woken["Tenant/rival"] == 0.0
     assert woken["TenantArchive/small-old"] == 0.0
     assert {key: after for key, after in woken.items() if key.startswith("Plan/")} == {
-        "Plan/free": PLAN_PAUSE_SECONDS,
-        "Plan/pro": PLAN_PAUSE_SECONDS,
+        "Plan/free": COUNT_PAUSE_SECONDS,
+        "Plan/pro": COUNT_PAUSE_SECONDS,
     }
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tenantry.api.archive import TenantArchive
-from tenantry.api.plan import Plan
+from tenantry.api.common import Resource
 from tenantry.domain import names
 from tenantry.domain.observed import Observed
 
@@ -26,7 +25,7 @@ def differs(old: Observed, new: Observed) -> bool:
     )
 
 
-def same(one: Plan | TenantArchive, other: Plan | TenantArchive) -> bool:
+def same(one: Resource, other: Resource) -> bool:
     """Return whether two are the same object with the same spec, for all but its status."""
     mine, theirs = one.metadata, other.metadata
     return (mine.uid, mine.generation, mine.deletion_timestamp, mine.finalizers) == (
@@ -40,5 +39,6 @@ def same(one: Plan | TenantArchive, other: Plan | TenantArchive) -> bool:
 def stamp(manifest: Mapping[str, Any]) -> str:
     """Return what tells a change of a Tenant that its reconcile must look at from one of its status."""
     metadata = manifest["metadata"]
-    restore = (metadata.get("annotations") or {}).get(names.RESTORE_FROM, "")
-    return f"{metadata.get('generation')}/{'deletionTimestamp' in metadata}/{restore}"
+    annotations = metadata.get("annotations") or {}
+    asked = "/".join(annotations.get(name, "") for name in (names.RESTORE_FROM, names.ROTATE))
+    return f"{metadata.get('generation')}/{'deletionTimestamp' in metadata}/{asked}"

@@ -13,7 +13,10 @@ OURS = f"{names.MANAGED_BY}={names.MANAGER}"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind. `selector`: labels that its watch selects, None for all objects; `page`: objects in a page."""
+    """One kind. `selector`: labels that its watch selects, None for all objects; `page`: objects in a page.
+
+    `only`: the one name that its watch selects. RBAC takes such a list or watch for one of that name.
+    """
 
     kind: str
     api_version: str
@@ -21,6 +24,13 @@ class Kind:
     namespaced: bool = True
     selector: str | None = OURS
     page: int = 500
+    only: str = ""
+
+    @property
+    def selectors(self) -> dict[str, str]:
+        """Return the parameters of a list or a watch that say which objects it is about."""
+        labels = {"labelSelector": self.selector} if self.selector else {}
+        return labels | ({"fieldSelector": f"metadata.name={self.only}"} if self.only else {})
 
     def path(self, name: str = "", namespace: str = "", subresource: str = "") -> str:
         """Return the path on the API server of a collection or of one object.
@@ -46,6 +56,8 @@ def _segment(name: str) -> str:
 OWN_KINDS = (
     Kind("Tenant", API_VERSION, "tenants", namespaced=False, selector=None),
     Kind("Plan", API_VERSION, "plans", namespaced=False, selector=None),
+    Kind("VectorShard", API_VERSION, "vectorshards", namespaced=False, selector=None),
+    Kind("TenantMove", API_VERSION, "tenantmoves", namespaced=False, selector=None),
     Kind("TenantArchive", API_VERSION, "tenantarchives", namespaced=False, selector=None),
 )
 """Watched by Kopf."""
@@ -57,6 +69,8 @@ CHILD_KINDS = (
     Kind("LimitRange", "v1", "limitranges"),
     Kind("ServiceAccount", "v1", "serviceaccounts"),
     Kind("ConfigMap", "v1", "configmaps"),
+    # By its name: the operator has no right to see any other Secret of a tenant.
+    Kind("Secret", "v1", "secrets", only=names.VECTOR_STORE),
     Kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies"),
     Kind("RoleBinding", "rbac.authorization.k8s.io/v1", "rolebindings"),
     # Also those of members' StatefulSets, whose templates may have a megabyte each: a page must fit into memory.

@@ -1,4 +1,7 @@
-"""Our own kinds as last seen, in memory: Tenants, Plans and TenantArchives, each found by what concerns it."""
+"""Our own kinds as last seen, in memory: Tenants, Plans and TenantArchives, each found by what concerns it.
+
+VectorShards and TenantMoves are in `shard_kinds`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pydantic import ValidationError
 
 from tenantry.adapters.kubernetes import changes, standing
 from tenantry.adapters.kubernetes.copies import Copies
+from tenantry.adapters.kubernetes.shard_kinds import ShardKinds
 from tenantry.api.archive import TenantArchive
 from tenantry.api.plan import Plan
 from tenantry.domain.observed import TenantClaim, Unready
@@ -18,10 +22,11 @@ from tenantry.domain.observed import TenantClaim, Unready
 _DELETED_PLANS = 256
 
 
-class OwnKinds:
+class OwnKinds(ShardKinds):
     """The part of `Seen` that is about our own kinds."""
 
     def __init__(self, default_plan: str) -> None:
+        super().__init__()
         self._default_plan = default_plan
         self._plans: dict[str, Plan] = {}
         self._deleted_plans: dict[str, Plan] = {}
@@ -29,6 +34,7 @@ class OwnKinds:
         self._copies = Copies()
         self._by_namespace: defaultdict[str, set[str]] = defaultdict(set)
         self._by_plan: defaultdict[str, set[str]] = defaultdict(set)
+        self._by_shard: defaultdict[str, set[str]] = defaultdict(set)
         self._archives: dict[str, TenantArchive] = {}
         self._archives_by_tenant: defaultdict[str, set[str]] = defaultdict(set)
         self._archives_by_namespace: defaultdict[str, set[str]] = defaultdict(set)
@@ -74,6 +80,14 @@ class OwnKinds:
         """Return every tenant whose effective plan has that name."""
         return [self._tenants[name] for name in self._by_plan.get(plan, ())]
 
+    def placed_on(self, shard: str) -> Sequence[TenantClaim]:
+        """Return every tenant whose status places it on that shard."""
+        return [self._tenants[name] for name in self._by_shard.get(shard, ())] if shard else []
+
+    def unplaced(self) -> Sequence[TenantClaim]:
+        """Return every tenant that has no placement."""
+        return [self._tenants[name] for name in self._by_shard.get("", ())]
+
     def archives(self) -> Sequence[str]:
         """Return the names of all TenantArchives."""
         return sorted(self._archives)
@@ -107,6 +121,8 @@ class OwnKinds:
         if kind == "Tenant":
             return self._take_tenant(name, manifest)
         try:
+            if kind in ("VectorShard", "TenantMove"):
+                return self._take_shard_kind(kind, name, manifest)
             if kind == "Plan":
                 plan = Plan.model_validate(manifest)
                 before = self._plans.get(name)
@@ -139,12 +155,15 @@ class OwnKinds:
             stamp=changes.stamp(manifest),
             finalizers=tuple(metadata.get("finalizers") or ()),
             unready=standing.unready(manifest),
+            shard=_text(manifest, "status", "placement", "shard"),
+            epoch=_number(manifest, "status", "placement", "epoch"),
         )
         if before is not None:
             self._unindex(before)
         self._tenants[name] = new
         self._by_namespace[new.namespace].add(name)
         self._by_plan[new.plan].add(name)
+        self._by_shard[new.shard].add(name)
         return before is None or (before.uid, before.stamp) != (new.uid, new.stamp)
 
     def _where(self, kind: str, name: str) -> str:
@@ -153,6 +172,8 @@ class OwnKinds:
             return self._tenants[name].namespace
         if kind == "TenantArchive" and name in self._archives:
             return self._archives[name].spec.tenant
+        if kind == "TenantMove":
+            return self._tenant_of_move(name)
         return ""
 
     def _remember_plan(self, plan: Plan | None) -> None:
@@ -174,7 +195,11 @@ class OwnKinds:
                 del index[key]
 
     def _unindex(self, claim: TenantClaim) -> None:
-        for index, key in ((self._by_namespace, claim.namespace), (self._by_plan, claim.plan)):
+        for index, key in (
+            (self._by_namespace, claim.namespace),
+            (self._by_plan, claim.plan),
+            (self._by_shard, claim.shard),
+        ):
             index[key].discard(claim.name)
             if not index[key]:
                 del index[key]
@@ -186,6 +211,8 @@ class OwnKinds:
                 self._unindex(self._tenants.pop(name))
         elif kind == "Plan":
             self._remember_plan(self._plans.pop(name, None))
+        elif kind in ("VectorShard", "TenantMove"):
+            self._drop_shard_kind(kind, name)
         else:
             self._unindex_archive(name)
             self._archives.pop(name, None)
@@ -197,7 +224,18 @@ def _time(text: str) -> datetime:
 
 def _text(manifest: Mapping[str, Any], *path: str) -> str:
     """Return the text at a path, empty where there is none: an older schema may have let anything else in."""
+    found = _at(manifest, path)
+    return found if isinstance(found, str) else ""
+
+
+def _number(manifest: Mapping[str, Any], *path: str) -> int:
+    """Return the whole number at a path, 0 where there is none."""
+    found = _at(manifest, path)
+    return found if type(found) is int else 0
+
+
+def _at(manifest: Mapping[str, Any], path: Sequence[str]) -> object:
     found: Any = manifest
     for name in path:
         found = found.get(name) if isinstance(found, Mapping) else None
-    return found if isinstance(found, str) else ""
+    return found

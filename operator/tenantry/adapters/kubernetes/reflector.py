@@ -139,9 +139,8 @@ class Reflector:
             "resourceVersion": self._version,
             "allowWatchBookmarks": "true",
             "timeoutSeconds": random.randint(SERVER_TIMEOUT_SECONDS, SERVER_TIMEOUT_SECONDS + 60),
+            **self.kind.selectors,
         }
-        if self.kind.selector:
-            query["labelSelector"] = self.kind.selector
         async with self._client.stream(self.kind.path(), query, IDLE_SECONDS) as events:
             async for event in events:
                 self._take(event)
@@ -185,9 +184,7 @@ async def _by_turns(page: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]
 
 async def pages(client: Client, kind: Kind) -> AsyncIterator[tuple[list[dict[str, Any]], str]]:
     """Yield (items, resourceVersion of the list) page by page, each item with its kind."""
-    query: dict[str, Any] = {"limit": kind.page}
-    if kind.selector:
-        query["labelSelector"] = kind.selector
+    query: dict[str, Any] = {"limit": kind.page, **kind.selectors}
     while True:
         answer = await client.send("GET", kind.path(), query=query)
         items, metadata = answer.get("items") or [], answer.get("metadata") or {}

@@ -14,6 +14,7 @@ from typing import Any
 
 from tenantry.adapters.kubernetes import changes
 from tenantry.adapters.kubernetes.in_flight import InFlight
+from tenantry.adapters.kubernetes.kinds import OWN_KINDS
 from tenantry.adapters.kubernetes.losses import Losses
 from tenantry.adapters.kubernetes.own_kinds import OwnKinds
 from tenantry.desired.observe import is_our_revision, observe
@@ -23,9 +24,13 @@ from tenantry.domain.observed import ChildKey, Observed, RevisionDetail, TenantC
 Changed = Callable[[str, str, str], None]
 """Told (kind, where, name) whenever something that counts has changed.
 
-where: the namespace of a child, the namespace that a Tenant wants, the tenant of an archive.
+where: the namespace of a child, the namespace that a Tenant wants, the tenant of an archive or of a move. That a
+tenant was placed on a shard, or is not there any more, is a change of kind `PLACEMENT` (where: the shard).
 """
 
+PLACEMENT = "Placement"
+
+_OWN = frozenset(kind.kind for kind in OWN_KINDS)
 _TOMBSTONES = 4096
 _FOR_GOOD = sys.maxsize
 """The version of a tombstone of what is deleted, not only unlabelled: no object has that UID again."""
@@ -91,7 +96,7 @@ class Seen(OwnKinds):
     def saw(self, manifest: Mapping[str, Any], *, wake: bool = True) -> None:
         """Take in an object of any kind, as a watch or a list brings it."""
         kind = manifest["kind"]
-        if kind in ("Tenant", "Plan", "TenantArchive"):
+        if kind in _OWN:
             self._saw_own(manifest, wake)
             return
         if not self._belongs(manifest):
@@ -125,7 +130,7 @@ class Seen(OwnKinds):
         by_us: bool = False,
     ) -> None:
         """Forget an object that was deleted, or (with the version of the event) that has lost our label."""
-        if kind in ("Tenant", "Plan", "TenantArchive"):
+        if kind in _OWN:
             self._forget_own(kind, name, uid)
             return
         key: Any = name if kind == "Namespace" else ChildKey(kind, name)
@@ -214,6 +219,22 @@ class Seen(OwnKinds):
             self._changed(kind, self._where(kind, name), name)
         elif before is not None:
             self._compare_finalizers(before, self._tenants[name], version, by_us=not wake)
+            self._compare_places(before, self._tenants[name], version, by_us=not wake)
+        if kind == "Tenant":
+            self._tell_shards(name, before, self._tenants[name])
+
+    def _compare_places(self, before: TenantClaim, now: TenantClaim, version: int, *, by_us: bool) -> None:
+        """Wake a Tenant whose placement somebody else has changed, as whoever restores a status."""
+        if not by_us and (before.shard, before.epoch) != (now.shard, now.epoch):
+            self._in_flight.changed(
+                ("Tenant", "", now.name), version, lambda: self._changed("Tenant", now.namespace, now.name)
+            )
+
+    def _tell_shards(self, tenant: str, before: TenantClaim | None, now: TenantClaim | None) -> None:
+        """Tell the shards that a tenant came to, or left: they count theirs."""
+        old, new = before.shard if before else "", now.shard if now else ""
+        for shard in {old, new} - {""} if old != new else ():
+            self._changed(PLACEMENT, shard, tenant)
 
     def _compare_finalizers(
         self, before: TenantClaim, now: TenantClaim, version: int, *, by_us: bool
@@ -234,9 +255,11 @@ class Seen(OwnKinds):
         if known != uid:
             return  # another by that name has come already
         where = self._where(kind, name)
+        before = self._tenants.get(name) if kind == "Tenant" else None
         del self._last[kind, name]
         self._drop_own(kind, name)
         self._changed(kind, where, name)
+        self._tell_shards(name, before, None)
 
     def forget_missing(self, kind: str, present: Mapping[str, str], version: int) -> None:
         """Forget the objects of ours that a full list (name to UID) of that version does not hold.
