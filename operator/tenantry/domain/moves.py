@@ -105,8 +105,8 @@ def activated(place: Place, *, open_: bool) -> Place:
     return replace(place, state=PlaceState.OWNER, open=open_)
 
 
-def given_up(move: TenantMove, claim: TenantClaim | None, phase: MovePhase) -> str:
-    """Return why a move is to be rolled back; empty: it goes on."""
+def given_up(move: TenantMove, claim: TenantClaim | None, phase: MovePhase, uid: str = "") -> str:
+    """Return why a move is to be rolled back; empty: it goes on. uid: of the Tenant that it was begun for."""
     if phase not in UNDECIDED:
         return ""
     if move.spec.abort:
@@ -114,7 +114,7 @@ def given_up(move: TenantMove, claim: TenantClaim | None, phase: MovePhase) -> s
     if move.deleting:
         return "the TenantMove is being deleted"
     begun = phase is not MovePhase.PENDING
-    if begun and (claim is None or claim.deleting or claim.uid != move.status.tenant_uid):
+    if begun and (claim is None or claim.deleting or claim.uid != uid):
         return f"Tenant {move.spec.tenant} is gone or leaves"
     return ""
 

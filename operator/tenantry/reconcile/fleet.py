@@ -79,6 +79,12 @@ class Fleet:
             await known.close()
         self._known.clear()
 
+    async def finish(self) -> bool:
+        """Wait for the end of what goes on behind; return whether anything did."""
+        running = [known.behind for known in self._known.values() if known.behind and not known.behind.done()]
+        await asyncio.gather(*running, return_exceptions=True)
+        return bool(running)
+
     def __getitem__(self, shard: str) -> Known:
         """Return what is known of a shard: nothing, where it has not been looked at."""
         return self._known.setdefault(shard, Known())

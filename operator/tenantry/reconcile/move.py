@@ -163,7 +163,7 @@ async def _go_on(under: Under) -> Result:
     try:
         while True:
             phase = MovePhase(under.status["phase"])
-            reason = moves.given_up(move, cx.seen.tenant(under.tenant), phase)
+            reason = moves.given_up(move, cx.seen.tenant(under.tenant), phase, under.status["tenantUID"])
             if reason and phase is not MovePhase.BLOCKING:
                 phase = await _enter(under, MovePhase.ROLLING_BACK, f"is rolled back: {reason}")
             with shard_errors(under.target_shard):
@@ -199,6 +199,9 @@ async def _prepare(under: Under) -> MovePhase | Wait:
     if record is None:
         raise Retry(Reason.SHARD_UNKNOWN, f"{under.source_shard} has no record of Tenant {under.tenant}", 5.0)
     await under.mover.prepare(moves.importing(record.place))
+    there = await under.target.find(under.tenant)
+    if there is not None:
+        under.cx.fleet.put(under.target_shard, there)  # it takes room there from now on
     return MovePhase.COPYING
 
 
@@ -240,7 +243,8 @@ async def _block(under: Under) -> MovePhase | Wait:
     """Hold writes back, decide, and let them go on at the target: all at one go, since writers wait."""
     if await _decided(under):
         return MovePhase.COMMITTED
-    if moves.given_up(under.move, under.cx.seen.tenant(under.tenant), MovePhase.BLOCKING):
+    claim, uid = under.cx.seen.tenant(under.tenant), under.status["tenantUID"]
+    if moves.given_up(under.move, claim, MovePhase.BLOCKING, uid):
         await under.mover.unblock()
         return MovePhase.ROLLING_BACK
     began = time.monotonic()

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
 
+from tenantry.api.common import Condition
 from tenantry.api.shard import VectorShard
 from tenantry.desired.owner import Manifest
 from tenantry.domain import conditions
@@ -142,9 +143,7 @@ async def _report(shard: VectorShard, raw: Manifest, problem: PartError | None, 
     known = cx.fleet[name]
     share = _balance(cx).get(name)
     outcome = Outcome.failed(problem) if problem else Outcome(Reason.READY, _ready_message(shard, known))
-    observed: dict[ConditionType, Observation] = {}
-    if share is not None and problem is None:
-        observed[ConditionType.BALANCED] = _balanced(share)
+    balanced = _balanced(share, conditions.find(shard.status.conditions, ConditionType.BALANCED))
     listed = conditions.summarise(
         {},
         shard.status.conditions,
@@ -152,7 +151,7 @@ async def _report(shard: VectorShard, raw: Manifest, problem: PartError | None, 
         now=cx.clock.now(),
         ready_message=outcome.message,
         also=(outcome,),
-        observed=observed,
+        observed={ConditionType.BALANCED: balanced} if balanced is not None else {},
     )
     status = {
         "observedGeneration": shard.metadata.generation,
@@ -169,13 +168,20 @@ async def _report(shard: VectorShard, raw: Manifest, problem: PartError | None, 
         await cx.objects.emit(raw, outcome.reason, outcome.message, warning=problem is not None)
 
 
-def _balance(cx: Context) -> dict[str, Balance]:
-    shards = [shard for shard in cx.seen.shards() if cx.fleet[shard.metadata.name].records is not None]
-    sizes = {shard.metadata.name: cx.fleet[shard.metadata.name].size for shard in shards}
-    return dict(balance(shards, sizes))
+def _balance(cx: Context) -> Mapping[str, Balance]:
+    """Return how all shards stand, compared with each other; nothing before all have been read."""
+    shards = cx.seen.shards()
+    if cx.fleet.unread(shard.metadata.name for shard in shards):
+        return {}
+    return balance(shards, {shard.metadata.name: cx.fleet[shard.metadata.name].size for shard in shards})
 
 
-def _balanced(share: Balance) -> Observation:
+def _balanced(share: Balance | None, before: Condition | None) -> Observation | None:
+    if share is None:
+        # A new process has not compared yet: then it is as it was.
+        if before is None or before.reason not in list(Reason):
+            return None
+        return Observation(before.status == "True", Reason(before.reason), before.message)
     if share.within:
         return Observation(True, Reason.WITHIN_SHARE, "holds about its share of all vectors")
     return Observation(

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tenantry.api.common import rfc3339
 from tenantry.api.plan import Plan
 from tenantry.api.shard import VectorShard
 from tenantry.api.tenant import Placement, Tenant
@@ -76,17 +75,16 @@ async def placement(
     """Return where a tenant's vectors are, deciding it where they are nowhere. Raises PartError, Conflict."""
     name = tenant.metadata.name
     present = tenant.status.placement
-    if present is not None and _stands(name, present, cx):
+    moving = any(under_way(move) for move in cx.seen.moves_of(name))
+    if present is not None and cx.seen.shard(present.shard) and (moving or _stands(name, present, cx)):
         shard = cx.seen.shard(present.shard)
         assert shard is not None  # noqa: S101 - `_stands` looked
         return Placed(shard, present.epoch, raw)
     shards = cx.seen.shards()
     _all_read(shards, cx)
     found = cx.fleet.locate(name, [shard.metadata.name for shard in shards])
-    if found is not None:
-        return await _write(
-            tenant, raw, Placement(shard=found[0], epoch=found[1].place.epoch), cx, found=True
-        )
+    if found is not None and (present is None or found[1].place.epoch > present.epoch):
+        return await _found(tenant, raw, Placement(shard=found[0], epoch=found[1].place.epoch), cx)
     if present is not None:
         shard = cx.seen.shard(present.shard)
         if shard is None:
@@ -112,8 +110,6 @@ def _stands(tenant: str, present: Placement, cx: Context) -> bool:
     It can where its shard cannot be read now, or says the same. A shard that has no record of the tenant, or one of
     having given it away, says that this status is old: it came from a backup.
     """
-    if cx.seen.shard(present.shard) is None:
-        return False
     records = cx.fleet[present.shard].records
     if records is None:
         return True
@@ -195,6 +191,17 @@ def _loads(cx: Context) -> dict[str, ShardLoad]:
     return loads
 
 
+async def _found(tenant: Tenant, raw: Manifest, placement: Placement, cx: Context) -> Placed:
+    """Write what a shard has on record into the status, unless it stands there and only the news of that is late."""
+    with translated():
+        now = await cx.objects.get("Tenant", tenant.metadata.name)
+    if now is not None and Tenant.model_validate(now).status.placement == placement:
+        shard = cx.seen.shard(placement.shard)
+        assert shard is not None  # noqa: S101 - only shards that are there are asked
+        return Placed(shard, placement.epoch, now)
+    return await _write(tenant, now or raw, placement, cx, found=True)
+
+
 async def _write(
     tenant: Tenant, raw: Manifest, placement: Placement, cx: Context, *, found: bool = False
 ) -> Placed:
@@ -237,12 +244,13 @@ async def provision(
     engine = _usable(shard, known)
     record = (known.records or {}).get(name)
     moving = any(under_way(move) for move in cx.seen.moves_of(name))
-    if moving and record is not None and record.place.state is PlaceState.IMPORTING:
+    if moving and (record is None or record.place.state is PlaceState.IMPORTING):
         # Decided, and not handed over yet: the move writes the Secret when the target takes writes.
         return Provisioned(Outcome(Reason.READY, f"vectors are being moved to {shard}"))
     after: float | None = None
     rows: list[audit.Row] = []
-    if moving and record is not None:
+    if moving:
+        assert record is not None  # noqa: S101 - looked at above
         # Of a place that moves only one thing may change: whether anybody may log in.
         record = await _ensured(
             shard, engine, replace(record.place, open=not tenant.spec.suspended), record, cx
@@ -274,8 +282,10 @@ async def _kept_up(
     rows = []
     if record is not None and wanted.generation != record.place.generation:
         identity = f"{tenant.metadata.uid}/credentials/{wanted.generation}"
-        until = rfc3339(wanted.since + cx.policy.rotation.grace)
-        message = f"replaced the credentials of the vector store; those before are valid until {until}"
+        minutes = cx.policy.rotation.grace.total_seconds() / 60
+        message = (
+            f"replaced the credentials of the vector store; those before are valid {minutes:.0f} minutes more"
+        )
         rows.append(await _recorded(tenant, cx, identity, Action.CREDENTIALS_ROTATED, message))
     return await _ensured(shard, engine, wanted, record, cx), after, rows
 

@@ -22,7 +22,7 @@ from tenantry.api.common import PENDING_STATUS, rfc3339
 from tenantry.domain import names
 from tenantry.reconcile.ports import Clock, Conflict, Manifest, Missing, Refused
 
-OWN = frozenset({"Tenant", "Plan", "TenantArchive"})
+OWN = frozenset({"Tenant", "Plan", "VectorShard", "TenantMove", "TenantArchive"})
 SYSTEM_METADATA = frozenset(
     {
         "name",

@@ -153,8 +153,7 @@ FLOWS = [
     Flow("placement", vector_flows.with_shards, lambda world: world.tenant(**vector_flows.VECTORS)),
     Flow("first shard", ready, lambda world: world.shard("shard-a")),
     Flow("new credentials", vector_flows.placed, vector_flows.rotate),
-    Flow("lost credentials", vector_flows.placed, vector_flows.delete_secret),
-    Flow("lost placement", vector_flows.placed, vector_flows.forget_status),
+    Flow("lost placement", vector_flows.placed, vector_flows.forget_placement),
     Flow(
         "suspension with vectors",
         vector_flows.placed,

@@ -14,17 +14,18 @@ ROWS = ("first", "second", "third")
 
 
 class Application:
-    """Writes rows where the Secret says, and remembers which of them were acknowledged."""
+    """Writes rows where the Secret says until it is stopped, and remembers which of them were acknowledged."""
 
     def __init__(self, world: World, tenant: str = "acme") -> None:
         self._world = world
         self._tenant = tenant
-        self.acknowledged: set[str] = set(ROWS)
+        self.acknowledged: set[str] = set()
+        self.stopped = False
 
     def write(self, row: str) -> None:
         """Try to write a row; one that is not taken is not counted."""
         secret = self._world.api.get("Secret", names.VECTOR_STORE, f"tenant-{self._tenant}")
-        if secret is None:
+        if secret is None or self.stopped:
             return
         shard = base64.b64decode(secret["data"]["host"]).decode()
         if self._world.servers.insert(self._tenant, shard, row):
@@ -57,6 +58,8 @@ async def placed() -> World:
     await world.settle()
     assert world.condition("Ready") == ("True", "Ready")
     world.server("shard-a").insert("acme", *ROWS)
+    world.relist()
+    await world.settle()
     return world
 
 
@@ -84,15 +87,8 @@ def rotate(world: World) -> None:
     world.edit("Tenant", "acme", metadata={"annotations": {names.ROTATE: "now"}})
 
 
-def forget_status(world: World) -> None:
-    """Have the Tenant lose its status, as one that is created again from Git or from a backup."""
-    tenant = world.found("Tenant", "acme")
-    world.edit("Tenant", "acme", metadata={"finalizers": None}, manager="backup")
-    world.api.delete("Tenant", "acme")
-    metadata = {"name": "acme"}
-    world.api.apply({**tenant, "metadata": metadata}, "backup")
-
-
-def delete_secret(world: World) -> None:
-    """Delete what the application connects by."""
-    world.api.delete("Secret", names.VECTOR_STORE, "tenant-acme")
+def forget_placement(world: World) -> None:
+    """Have the Tenant lose its placement, as one that comes back from a backup."""
+    world.api.merge(
+        {"kind": "Tenant", "metadata": {"name": "acme"}, "status": {"placement": None}}, "backup", "status"
+    )

@@ -22,6 +22,7 @@ from tenantry.reconcile.fleet import Fleet
 from tenantry.reconcile.ports import Conflict, Context, Manifest, Policy, Refused, Unavailable
 from tenantry.reconcile.result import Key, Result
 from tenantry.runtime.listing import Listing
+from tenantry.runtime.operator import AFTER_SHARDS
 from tenantry.runtime.router import wake
 from tests.faults.simulated.apiserver import OWN, ApiServer, Event, Ref, is_watched
 from tests.faults.simulated.faults import Crash, Fault, Write
@@ -332,6 +333,12 @@ class World:
         self.add(roles.KEY)
         return process
 
+    async def look_at_shards(self) -> None:
+        """Look at every shard, as a process does before it reconciles tenants."""
+        for each in self.process.seen.shards():
+            await self.reconcile(Key("VectorShard", each.metadata.name))
+        await self.process.cx.fleet.finish()
+
     def relist(self) -> None:
         """Look at every object of ours again, as the full list does every ten minutes."""
         for each in self.process.seen.shards():
@@ -364,6 +371,8 @@ class World:
                 continue
             if self.api.collect() or self._tell(self.process.news.late()):
                 continue
+            if await self.process.cx.fleet.finish():
+                continue
             following = min(self.process.due.values(), default=None)
             if following is None or following > until:
                 return
@@ -374,7 +383,8 @@ class World:
         """Deliver what the watches have to tell and reconcile the first key that is due; False where none is."""
         self.deliver()
         due = self.process.due
-        key = min(due, key=lambda item: due[item], default=None)
+        # Shards first, as after a real start.
+        key = min(due, key=lambda item: (due[item], item.kind in AFTER_SHARDS), default=None)
         if key is None or due[key] > self.clock.now():
             return False
         del due[key]
