@@ -328,7 +328,7 @@ class Tenant(Resource):
                 priority=1,
             ),
         ],
-        selectable=[".spec.plan", ".status.plan", ".status.phase"],
+        selectable=[".spec.plan", ".status.plan", ".status.phase", ".status.placement.shard"],
         rules=RULES,
         status_default={**PENDING_STATUS, "phase": str(Phase.PENDING)},
     )

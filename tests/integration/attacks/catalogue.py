@@ -20,6 +20,9 @@ MEMBERS = ("owner", "editor", "viewer", "application", "pipeline")
 WRITERS = ("owner", "editor", "pipeline")
 EDITORS = ("editor", "pipeline")
 OWNER = ("owner",)
+VIEWER = ("viewer",)
+READERS = ("owner", "editor", "pipeline", "application")
+"""Who may read what an application needs."""
 OUTSIDE = ("controller",)
 """A ServiceAccount of another namespace that may write almost everything in the cluster, but no Tenant."""
 
@@ -105,6 +108,7 @@ ROLES = {
     WRITERS: "owner, editor",
     EDITORS: "editor",
     OWNER: "owner",
+    VIEWER: "viewer",
     OUTSIDE: "a controller",
 }
 

@@ -67,7 +67,8 @@ async def scene(
         await api.until("Tenant", each, is_ready)
     archive = await _archived(api, "initech")
     admin = administrator(api)
-    await _furnish(admin)
+    attacker = await api.get("Tenant", TENANT) or {}
+    await _furnish(admin, attacker["metadata"]["uid"])
     actors = await _actors(api, folder)
     await _in_force(actors["editor"])
     listable = await _listable(api)
@@ -104,8 +105,17 @@ async def _archived(api: Api, name: str) -> str:
     return archive
 
 
-async def _furnish(admin: Actor) -> None:
-    """Make what attacks are about."""
+def _vector_store(uid: str) -> Request:
+    """Return how the Secret of a place on a shard is made; there is no server here that would give one."""
+    marks = {"labels": {names.MANAGED_BY: names.MANAGER, names.TENANT: TENANT}}
+    content = {"stringData": {"url": "postgresql://"}}
+    return post(
+        "secrets", NAMESPACE, names.VECTOR_STORE, content, **marks, annotations={names.TENANT_UID: uid}
+    )
+
+
+async def _furnish(admin: Actor, uid: str) -> None:
+    """Make what attacks are about. uid: of the Tenant that attacks."""
     done = [
         post("nodes", "", NODE, {"status": {"allocatable": {"cpu": "64", "memory": "64Gi", "pods": "100"}}}),
         post("namespaces", "", NO_TENANT),
@@ -118,6 +128,7 @@ async def _furnish(admin: Actor) -> None:
         post("secrets", "tenantry-system", "database", {"stringData": {"url": "postgresql://"}}),
         post("secrets", "kube-system", "attack-target", {"stringData": {"key": "x"}}),
         *(post("serviceaccounts", NAMESPACE, name) for name in ("pipeline", "boss")),
+        _vector_store(uid),
     ]
     everywhere = (NAMESPACE, NEIGHBOUR, NO_TENANT)
     for namespace in (*everywhere, "tenant-hooli", "tenant-initech"):

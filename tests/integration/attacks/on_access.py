@@ -135,6 +135,13 @@ def _own_kinds(place: Place) -> Iterator[Request]:
     yield patch("plans", "", "pro", {"spec": {"resources": {"quota": {"pods": "10000"}}}})
     yield patch("plans", "", "pro", {"status": {"tenants": 0}}, "status")
     yield delete("plans", "", "enterprise")
+    yield get("vectorshards")
+    yield delete("vectorshards")
+    server = {"engine": "pgvector", "connection": {"secretRef": {"name": "database", "key": "url"}}}
+    yield post("vectorshards", "", "attack", {"spec": server})
+    yield get("tenantmoves")
+    yield delete("tenantmoves")
+    yield post("tenantmoves", "", "attack", {"spec": {"tenant": place.tenant, "targetShard": "shard-b"}})
     yield get("tenantarchives")
     yield patch("tenantarchives", "", place.archive, {"spec": {"purgeAfter": "2020-01-01T00:00:00Z"}})
     yield delete("tenantarchives", "", place.archive)

@@ -12,6 +12,8 @@ from tests.integration.attacks.catalogue import (
     OUTSIDE,
     OWNER,
     RBAC,
+    READERS,
+    VIEWER,
     WRITERS,
     Attack,
     Place,
@@ -20,6 +22,7 @@ from tests.integration.attacks.catalogue import (
 from tests.integration.attacks.requests import (
     WORKLOADS,
     delete,
+    get,
     patch,
     pod_spec,
     post,
@@ -51,7 +54,7 @@ CHANGES: tuple[Object, ...] = (
 )
 """Of metadata, which is alike in every kind; what else is in a child is changed by replacing it."""
 
-WRITABLE = {"configmaps": WRITERS, "serviceaccounts": OWNER}
+WRITABLE = {"configmaps": WRITERS, "secrets": WRITERS, "serviceaccounts": OWNER}
 """Kinds of children that members may write, and which."""
 
 
@@ -197,6 +200,36 @@ ATTACKS = (
         policy("children"),
         "ConfigMap tenant-config is managed by Tenantry and cannot be deleted.",
         lambda place: _deletions(place, of_kind(place, "configmaps")),
+    ),
+    Attack(
+        "Change, unlabel, hold or replace `vector-store`, such as its address",
+        policy("children"),
+        "Secret vector-store is managed by Tenantry and cannot be changed. Keep what is yours in another Secret.",
+        lambda place: [
+            *_changes(place, of_kind(place, "secrets")),
+            patch("secrets", place.namespace, names.VECTOR_STORE, {"stringData": {"url": "x"}}),
+            patch("secrets", place.namespace, names.VECTOR_STORE, {"data": None}),
+            patch("secrets", place.namespace, names.VECTOR_STORE, {"immutable": True}),
+        ],
+    ),
+    Attack(
+        "Delete `vector-store`, by name or with all of its kind",
+        policy("children"),
+        "Secret vector-store is managed by Tenantry and cannot be deleted.",
+        lambda place: _deletions(place, of_kind(place, "secrets")),
+    ),
+    Attack(
+        "Read `vector-store` as somebody who only looks",
+        RBAC,
+        "cannot",
+        lambda place: [
+            get("secrets", place.namespace, names.VECTOR_STORE),
+            get("secrets", place.namespace),
+            get("secrets", place.namespace, fieldSelector=f"metadata.name={names.VECTOR_STORE}"),
+            get("secrets", place.namespace, watch="true"),
+        ],
+        who=VIEWER,
+        free=READERS,
     ),
     Attack(
         "Change, unlabel, hold or replace ServiceAccount `app`, such as its imagePullSecrets",

@@ -22,7 +22,9 @@ VERSIONS = {
     **dict.fromkeys(
         ("roles", "rolebindings", "clusterroles", "clusterrolebindings"), "rbac.authorization.k8s.io/v1"
     ),
-    **dict.fromkeys(("tenants", "plans", "tenantarchives"), "tenantry.dev/v1alpha1"),
+    **dict.fromkeys(
+        ("tenants", "plans", "vectorshards", "tenantmoves", "tenantarchives"), "tenantry.dev/v1alpha1"
+    ),
     "certificatesigningrequests": "certificates.k8s.io/v1",
     "customresourcedefinitions": "apiextensions.k8s.io/v1",
     "apiservices": "apiregistration.k8s.io/v1",
@@ -84,7 +86,9 @@ KINDS = {
     "servicecidrs": "ServiceCIDR",
     "statefulsets": "StatefulSet",
     "tenantarchives": "TenantArchive",
+    "tenantmoves": "TenantMove",
     "tenants": "Tenant",
+    "vectorshards": "VectorShard",
     "validatingwebhookconfigurations": "ValidatingWebhookConfiguration",
     "validatingadmissionpolicybindings": "ValidatingAdmissionPolicyBinding",
 }

@@ -101,6 +101,7 @@ async def test_all_children_were_attacked(scene: Scene) -> None:
         "NetworkPolicy",
         "ResourceQuota",
         "RoleBinding",
+        "Secret",
         "ServiceAccount",
     }
-    assert len(scene.place.children) == 15
+    assert len(scene.place.children) == 16

@@ -17,7 +17,7 @@ from tests.conftest import REPOSITORY, Cluster
 from tests.integration.attacks.actors import Actor, Answer, Request
 from tests.integration.attacks.conftest import NAMESPACE, Scene
 from tests.integration.attacks.requests import delete, get, patch, post
-from tests.integration.conftest import Api, is_ready, tenant
+from tests.integration.conftest import Api, condition, is_ready, is_stalled, tenant
 
 Object = dict[str, Any]
 
@@ -31,7 +31,7 @@ async def policies(api: Api) -> list[Object]:
 
 async def test_the_api_server_finds_no_fault_with_the_expressions(scene: Scene, api: Api) -> None:
     found = await policies(api)
-    assert len(found) == 9
+    assert len(found) == 10
     for policy in found:
         async with asyncio.timeout(20):
             while policy.get("status", {}).get("observedGeneration") != policy["metadata"]["generation"]:
@@ -55,7 +55,7 @@ def _admission(**values: Any) -> list[Object]:
 
 def test_without_admission_there_are_no_policies() -> None:
     assert _admission(enabled=False) == []
-    assert len(_admission()) == 18
+    assert len(_admission()) == 20
 
 
 @pytest.fixture
@@ -170,6 +170,34 @@ async def test_a_plan_in_use_is_not_deleted_by_anybody(scene: Scene, api: Api) -
         await api.delete("Tenant", "user-of-plan")
     answer = await scene.admin.send(delete("plans", "", "in-use"))
     assert answer.ok, answer.message
+
+
+async def test_a_shard_in_use_is_not_deleted_by_anybody(scene: Scene, api: Api) -> None:
+    secret = {"secretRef": {"name": "in-use", "key": "dsn"}}
+    spec = {"engine": "pgvector", "connection": secret, "cordoned": True}
+    shard = await api.apply({"kind": "VectorShard", "metadata": {"name": "in-use"}, "spec": spec})
+
+    async def count(tenants: int) -> None:
+        """Say how many there are, as nobody but the operator may, which counts anew at its next look."""
+        await api.patch("VectorShard", "in-use", {"status": {"tenants": tenants}}, subresource="status")
+
+    try:
+        await api.until("VectorShard", "in-use", is_stalled("SecretNotFound"))
+        await count(2)
+        answer = await scene.admin.send(delete("vectorshards", "", "in-use"))
+        assert answer.status == 403
+        assert (
+            "VectorShard in-use holds the vectors of 2 tenants: see kubectl get tenants --field-selector "
+            "status.placement.shard=in-use. Set spec.drain: true and wait until they have moved."
+        ) in answer.message
+        assert (await scene.admin.send(get("tenants", fieldSelector="status.placement.shard=in-use"))).ok
+    finally:
+        await count(0)
+    answer = await scene.admin.send(delete("vectorshards", "", "in-use"))
+    assert answer.ok, answer.message
+    assert answer.body["details"]["uid"] == shard["metadata"]["uid"]
+    # With a shard there, each tenant waited for a place on one.
+    await api.until("Tenant", "acme", lambda found: is_ready(found) and not condition(found, "ShardReady"))
 
 
 async def test_a_namespace_with_a_hostile_pod_can_still_be_deleted(scene: Scene, api: Api) -> None:
