@@ -16,6 +16,7 @@ from tests.integration.conftest import (
     gone,
     in_phase,
     is_ready,
+    is_stalled,
     provisioned,
 )
 from tests.integration.mirror import NAMESPACED
@@ -43,6 +44,8 @@ async def drift(api: Api) -> None:
     """One child of every kind gets what no apply takes off, and is deleted."""
     namespace = await provisioned(api, "drift")
     for kind in NAMESPACED:
+        if kind == "Secret":
+            continue  # without a shard there is none
         child = next(iter(await api.list(kind, namespace, OURS)))["metadata"]["name"]
         for _ in range(2):  # the second time, the Event of the first one counts on
             changed = await api.patch(kind, child, {"metadata": {"labels": {"surplus": "x"}}}, namespace)
@@ -153,6 +156,23 @@ async def deleted(api: Api) -> None:
     await api.delete("Plan", "short")
 
 
+async def shards(api: Api) -> None:
+    """A shard without a Secret; a move that somebody asks for and aborts. Last: every tenant waits meanwhile."""
+    secret = {"secretRef": {"name": "nowhere"}}
+    spec = {"engine": "pgvector", "connection": secret}
+    await api.apply({"kind": "VectorShard", "metadata": {"name": "nowhere"}, "spec": spec})
+    await api.until("VectorShard", "nowhere", is_stalled("SecretNotFound"))
+    spec = {"tenant": "drift", "targetShard": "elsewhere"}
+    await api.apply({"kind": "TenantMove", "metadata": {"name": "drift"}, "spec": spec})
+    await api.until("TenantMove", "drift", is_stalled("ShardNotFound"))
+    await api.patch("TenantMove", "drift", {"spec": {"abort": True}})
+    await api.until("TenantMove", "drift", in_phase("Aborted"))
+    await api.delete("TenantMove", "drift")
+    await api.until("TenantMove", "drift", gone)
+    await api.delete("VectorShard", "nowhere")
+    await api.until("Tenant", "drift", is_ready)
+
+
 async def everything(api: Api, operator: OperatorProcess) -> None:
     """Have the operator do all that it can; it is killed, started again, and stopped in the end."""
     async with asyncio.TaskGroup() as group:
@@ -162,4 +182,5 @@ async def everything(api: Api, operator: OperatorProcess) -> None:
     await ruined(api)
     await operator.start()
     await put_right(api)
+    await shards(api)
     assert operator.stop() == 0
