@@ -107,6 +107,11 @@ ROWS = (
         ("10.20.0.5", "fd00:20::5"),
         ((5432, "TCP"),),
     ),
+    Row(
+        "another port of that database",
+        ("10.20.0.5", "fd00:20::5"),
+        ((22, "TCP"), (5433, "TCP"), (5432, "UDP")),
+    ),
     Row("the operator (`tenantry-system`)", ("tenantry-system",)),
     Row("a node (kubelet, node ports)", ("192.168.10.7",), ((10250, "TCP"), (30080, "TCP"))),
     Row("any other namespace", ("default", "ingress-system", "monitoring", SCRAPER)),
@@ -128,6 +133,11 @@ BY_SETTING = {
     "a scraper that no plan names (`observability`)": "a scraper, in `TENANTRY_SCRAPER_NAMESPACES`",
 }
 """Rows that the settings above change, and what they are called then."""
+SHARD = ("10.20.0.5/32", "fd00:20::5/128")
+BY_SHARD = {
+    "a private database, such as a shard or the operator's own": "its own shard, at an address of it, TCP 5432"
+}
+"""The row that a place on a shard changes."""
 
 
 @dataclass(frozen=True)
@@ -156,16 +166,17 @@ def answers(seen: Snapshot, columns: Sequence[str] = ()) -> Answers:
     return {cell: words.get(frozenset(found), "some") for cell, found in zip(cells, told, strict=True)}
 
 
-def tables(plain: Answers, by_setting: Answers) -> str:
-    """Return both directions in Markdown, from the answers without and with the settings."""
+def tables(plain: Answers, by_setting: Answers, by_shard: Answers) -> str:
+    """Return both directions in Markdown, from the answers without anything, with the settings, and on a shard."""
     columns = list(dict.fromkeys(column for _, column in plain))
     blocks = []
     for inbound, head in ((False, "a tenant's pods reach"), (True, "a tenant's pods are reached from")):
         lines = [f"| {head} | {' | '.join(columns)} |", f"| --- |{' --- |' * len(columns)}"]
         for row in (row for row in ROWS if row.inbound is inbound):
             lines.append(_line(row.what, [plain[row, column] for column in columns]))
-            if row.what in BY_SETTING:
-                lines.append(_line(BY_SETTING[row.what], [by_setting[row, column] for column in columns]))
+            for called, found in ((BY_SETTING, by_setting), (BY_SHARD, by_shard)):
+                if row.what in called:
+                    lines.append(_line(called[row.what], [found[row, column] for column in columns]))
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 

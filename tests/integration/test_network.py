@@ -5,10 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
+from itertools import product
 from typing import NamedTuple
 
 import pytest
 
+from tenantry.api.shard import ShardNetwork
+from tenantry.desired.network import shard_egress
+from tenantry.desired.owner import Owner
 from tenantry.domain import names
 from tests.conftest import REPOSITORY, Cluster, embedded
 from tests.integration.conftest import (
@@ -23,9 +27,11 @@ from tests.integration.conftest import (
 )
 from tests.integration.network_matrix import (
     BY_SETTING,
+    BY_SHARD,
     ROWS,
     SCRAPER,
     SETTINGS,
+    SHARD,
     Answers,
     Snapshot,
     answers,
@@ -46,6 +52,8 @@ TENANTS: dict[str, Object] = {
     "archived": {"plan": "enterprise"},
 }
 """By column of the tables, what two tenants have in their spec."""
+OPEN = ("free", "pro", "enterprise", "closed")
+"""Columns of tenants whose access is open."""
 CLOSED = {"displayName": "Closed", "rank": 1, "currency": "usd", "resources": {"quota": {"pods": "1"}}}
 
 
@@ -67,8 +75,8 @@ async def own_api(own_plane: Cluster) -> AsyncIterator[Api]:
 @pytest.fixture(scope="module")
 async def snapshots(
     own_plane: Cluster, own_api: Api, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Snapshot, Snapshot]:
-    """All tenants as the operator has made them: as it is installed, then with SETTINGS."""
+) -> tuple[Snapshot, Snapshot, Snapshot]:
+    """All tenants as the operator has made them: as it is installed, with SETTINGS, and on a shard."""
     folder = tmp_path_factory.mktemp("network-operator")
     with running(OperatorProcess(own_plane, folder)) as operator:
         await operator.start()
@@ -80,7 +88,18 @@ async def snapshots(
         await written_anew(own_api, namespaces)
         by_setting = await snapshot(own_api, namespaces)
         operator.stop()
-    return plain, by_setting
+    for column in OPEN:
+        for namespace in namespaces[column]:
+            await own_api.apply(shard_of(namespace), manager=names.MANAGER)
+    return plain, by_setting, await snapshot(own_api, namespaces)
+
+
+def shard_of(namespace: str) -> Object:
+    """Return what lets the tenant of a namespace out to its shard."""
+    owner = Owner(namespace.removeprefix("tenant-"), "uid", namespace)
+    policy = shard_egress(owner, ShardNetwork(cidrs=list(SHARD)), "db.example.com", 5432)
+    assert policy is not None
+    return policy
 
 
 async def all_tenants(api: Api) -> dict[str, tuple[str, ...]]:
@@ -138,16 +157,16 @@ def is_kept(found: Object | None) -> bool:
 
 
 @pytest.fixture(scope="module")
-def matrix(snapshots: tuple[Snapshot, Snapshot]) -> tuple[Answers, Answers]:
-    plain, by_setting = snapshots
-    return answers(plain), answers(by_setting)
+def matrix(snapshots: tuple[Snapshot, Snapshot, Snapshot]) -> tuple[Answers, Answers, Answers]:
+    plain, by_setting, by_shard = snapshots
+    return answers(plain), answers(by_setting), answers(by_shard)
 
 
 # --- the table ---------------------------------------------------------------------------------------------------
 
 
 def test_the_tables_of_the_docs_are_what_the_cluster_says(
-    matrix: tuple[Answers, Answers], update_docs: bool
+    matrix: tuple[Answers, Answers, Answers], update_docs: bool
 ) -> None:
     before, begin, rest = DOCUMENT.read_text().partition(BEGIN)
     written, end, after = rest.partition(END)
@@ -162,17 +181,23 @@ def test_the_tables_of_the_docs_are_what_the_cluster_says(
     )
 
 
-def test_no_cell_is_true_in_part_only(matrix: tuple[Answers, Answers]) -> None:
+def test_no_cell_is_true_in_part_only(matrix: tuple[Answers, Answers, Answers]) -> None:
     for found in matrix:
         assert [(row.what, column) for (row, column), answer in found.items() if answer == "some"] == []
 
 
-def test_a_setting_opens_what_it_names_and_nothing_else(matrix: tuple[Answers, Answers]) -> None:
-    plain, by_setting = matrix
-    opened = {(row.what, column) for row, column in plain if plain[row, column] != by_setting[row, column]}
-    assert opened == {
-        (what, column) for what in BY_SETTING for column in ("free", "pro", "enterprise", "closed")
-    }
+def test_a_setting_opens_what_it_names_and_nothing_else(matrix: tuple[Answers, Answers, Answers]) -> None:
+    plain, by_setting, _ = matrix
+    assert opened(plain, by_setting) == set(product(BY_SETTING, OPEN))
+
+
+def test_a_shard_opens_its_port_and_nothing_else(matrix: tuple[Answers, Answers, Answers]) -> None:
+    _, before, by_shard = matrix
+    assert opened(before, by_shard) == set(product(BY_SHARD, OPEN))
+
+
+def opened(before: Answers, after: Answers) -> set[tuple[str, str]]:
+    return {(row.what, column) for row, column in before if before[row, column] != after[row, column]}
 
 
 # --- a hole shows ------------------------------------------------------------------------------------------------
@@ -261,7 +286,7 @@ HOLES = {
 
 @pytest.mark.parametrize("hole", HOLES.values(), ids=HOLES)
 def test_a_hole_shows(
-    hole: Hole, snapshots: tuple[Snapshot, Snapshot], matrix: tuple[Answers, Answers]
+    hole: Hole, snapshots: tuple[Snapshot, Snapshot, Snapshot], matrix: tuple[Answers, Answers, Answers]
 ) -> None:
     plain = matrix[0]
     after = answers(edited(snapshots[0], hole.column, hole.edit), [hole.column])

@@ -129,3 +129,64 @@ def test_a_cluster_role_wakes_the_one_key_of_all_four() -> None:
     world = World()
     world.see("ClusterRole", "tenantry-tenant-owner", {})
     assert world.queue.drain().keys() == {str(roles.KEY)}
+
+
+# --- shards ------------------------------------------------------------------------------------------------------
+
+SHARD = {"engine": "pgvector", "connection": {"secretRef": {"name": "x"}}}
+
+
+class Placed(World):
+    """The same, with a shard that acme is on; rival and small have no place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.see("VectorShard", "a", SHARD)
+        self.place("acme", "a")
+        self.queue.drain()
+
+    def place(self, name: str, shard: str, **spec: Any) -> None:
+        """See a Tenant whose status somebody else has written, or whose spec has changed."""
+        self.version += 1
+        spec = spec or {"plan": "pro", "namespace": {"name": "shared"}}
+        metadata = {"name": name, "uid": f"Tenant-{name}", "resourceVersion": str(self.version)}
+        metadata |= {"creationTimestamp": rfc3339(T0), "generation": 1}
+        status = {"placement": {"shard": shard, "epoch": 1}}
+        spec = {"owner": {"email": "a@b.example"}, **spec}
+        self.seen.saw({"kind": "Tenant", "metadata": metadata, "spec": spec, "status": status})
+
+
+def test_a_shard_wakes_who_is_on_it_who_has_no_place_and_the_planner() -> None:
+    world = Placed()
+    world.see("VectorShard", "a", {**SHARD, "drain": True})
+    woken = dict.fromkeys(("VectorShard/a", "Rebalance/", "Tenant/acme", "Tenant/rival", "Tenant/small"), 0.0)
+    assert world.queue.drain() == woken
+    world.seen.gone("VectorShard", "", "a", "VectorShard-a")
+    assert world.queue.drain() == woken
+
+
+def test_another_shard_leaves_alone_who_has_a_place() -> None:
+    world = Placed()
+    world.see("VectorShard", "b", SHARD)
+    assert world.queue.drain().keys() == {"VectorShard/b", "Rebalance/", "Tenant/rival", "Tenant/small"}
+
+
+def test_a_tenant_that_comes_to_a_shard_has_it_count_later() -> None:
+    world = Placed()
+    world.place("rival", "a", namespace={"name": "shared"})
+    assert world.queue.drain()["VectorShard/a"] == COUNT_PAUSE_SECONDS
+    world.place("rival", "b", namespace={"name": "shared"})
+    woken = world.queue.drain()
+    assert (woken["VectorShard/a"], woken["VectorShard/b"]) == (COUNT_PAUSE_SECONDS, COUNT_PAUSE_SECONDS)
+    world.seen.gone("Tenant", "", "acme", "Tenant-acme")
+    woken = world.queue.drain()
+    assert woken["VectorShard/a"] == COUNT_PAUSE_SECONDS
+    assert "VectorShard/b" not in woken
+
+
+def test_a_move_wakes_itself_and_its_tenant() -> None:
+    world = Placed()
+    world.see("TenantMove", "m", {"tenant": "acme", "targetShard": "b"})
+    assert world.queue.drain() == {"TenantMove/m": 0.0, "Tenant/acme": 0.0}
+    world.seen.gone("TenantMove", "", "m", "TenantMove-m")
+    assert world.queue.drain() == {"TenantMove/m": 0.0, "Tenant/acme": 0.0}
