@@ -103,7 +103,7 @@ async def reconcile(key: Key, cx: Context) -> Result:
         if marked is None:
             return Result.done()
         raw = marked
-    status = move.status.as_json()
+    status = {"phase": MovePhase.PENDING, **move.status.as_json()}
     try:
         if (move.status.phase or MovePhase.PENDING) is MovePhase.PENDING:
             raw = await _begin(move, raw, status, cx)

@@ -39,7 +39,7 @@ from tenantry.reconcile.result import Key
 PLACEMENT_MANAGER = "tenantry-placement"
 
 EMPTY_PLACE_BYTES = 64 * 1024
-"""What a place without vectors takes, with room to spare: counted for tenants that have not been measured yet."""
+"""What a place without vectors takes, with room to spare: counted for each tenant that has no more than that."""
 
 CHECK_SECONDS = 15.0
 """How often to look again where a shard is in the way; that it is back wakes its tenants besides."""
@@ -179,13 +179,14 @@ def _loads(cx: Context) -> dict[str, ShardLoad]:
         name, known = shard.metadata.name, cx.fleet[shard.metadata.name]
         placed = {claim.name for claim in cx.seen.placed_on(name)}
         placed |= {tenant for tenant, target in cx.fleet.reserved.items() if target == name}
+        measured = [max(record.size, EMPTY_PLACE_BYTES) for record in (known.records or {}).values()]
         unmeasured = placed - (known.records or {}).keys()
         loads[name] = ShardLoad(
             name,
             weight=shard.spec.weight,
             accepts=known.usable and not (shard.spec.cordoned or shard.spec.drain),
             tenants=len(placed | (known.records or {}).keys()),
-            stored=known.size + len(unmeasured) * EMPTY_PLACE_BYTES,
+            stored=sum(measured) + len(unmeasured) * EMPTY_PLACE_BYTES,
             capacity=capacity_of(shard),
         )
     return loads

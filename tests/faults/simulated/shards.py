@@ -23,13 +23,17 @@ if TYPE_CHECKING:
 
 
 class Servers(MemoryEngines):
-    """All servers of a world, and the port `Engines` of its present process. following: copies that go on."""
+    """All servers of a world, and the port `Engines` of its present process.
+
+    following: copies that go on. difference: what a comparison finds, where a test wants a move to wait.
+    """
 
     def __init__(self, process: Callable[[], Process]) -> None:
         super().__init__()
         self._process = process
         self.around = self._write
         self.following: set[tuple[str, str, str]] = set()
+        self.difference: str | None = None
 
     def _write(self, act: str, tenant: str, shard: str) -> AbstractAsyncContextManager[Any]:
         return self._process().writing(Write(act, "Place", f"{shard}/{tenant}"))
@@ -107,7 +111,7 @@ class SimulatedMover:
         """Compare."""
         self._check_up()
         here, there = (engine.server.rows.get(self._tenant) for engine in (self._source, self._target))
-        return None if here == there else "the rows differ"
+        return self._servers.difference if here == there else "the rows differ"
 
     async def block(self) -> Blocked:
         """Hold writes back at the source."""
