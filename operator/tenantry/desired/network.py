@@ -91,10 +91,17 @@ def shard_egress(owner: Owner, network: ShardNetwork, host: str, port: int) -> M
 
     None where nothing says where that is; see `unnamed_shard`. Only for a tenant whose access is open.
     """
-    peers = _shard_peers(network, host)
-    if not peers:
-        return None
-    return _policy(owner, names.SHARD_EGRESS, egress=[{"ports": _ports([port]), "to": peers}])
+    return shards_egress(owner, [(network, host, port)])
+
+
+def shards_egress(owner: Owner, shards: Iterable[tuple[ShardNetwork, str, int]]) -> Manifest | None:
+    """Return the same for several shards, as a tenant that moves between two needs it."""
+    rules: list[dict[str, Any]] = []
+    for network, host, port in shards:
+        peers = _shard_peers(network, host)
+        if peers:
+            rules.append({"ports": _ports([port]), "to": peers})
+    return _policy(owner, names.SHARD_EGRESS, egress=rules) if rules else None
 
 
 def unnamed_shard(network: ShardNetwork, host: str) -> str | None:

@@ -139,6 +139,7 @@ async def _begin(move: TenantMove, raw: Manifest, status: dict[str, Any], cx: Co
     status |= {"phase": MovePhase.PREPARING, "startedAt": rfc3339(cx.clock.now())}
     raw = await _write(move, raw, status, _waiting(message), cx)
     await cx.objects.emit(raw, row.action, row.message)
+    cx.wake(Key("Tenant", name))  # its network policies let it out to both from now on
     return raw
 
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from tenantry.api.common import Condition
 from tenantry.api.shard import VectorShard
+from tenantry.desired.network import unnamed_shard
 from tenantry.desired.owner import Manifest
 from tenantry.domain import conditions
 from tenantry.domain.conditions import Observation, Outcome
@@ -101,7 +102,9 @@ async def _engine(shard: VectorShard, address: str, cx: Context) -> Engine:
     except Refused as error:
         raise _refused(shard, str(error)) from error
     if known.engine is not None:
-        await known.engine.close()
+        # Where applications connect has changed with it.
+        await known.close()
+        _wake(shard.metadata.name, cx)
     known.engine, known.address = engine, address
     return engine
 
@@ -163,6 +166,8 @@ async def _report(shard: VectorShard, raw: Manifest, problem: PartError | None, 
         "conditions": [item.as_json() for item in listed],
     }
     await report.write_status(raw, {key: value for key, value in status.items() if value is not None}, cx)
+    if status["endpoint"] != shard.status.endpoint:
+        _wake(name, cx)  # their network policies let them out to it
     before = conditions.find(shard.status.conditions, ConditionType.READY)
     if before is None or before.reason != outcome.reason:
         await cx.objects.emit(raw, outcome.reason, outcome.message, warning=problem is not None)
@@ -190,6 +195,10 @@ def _balanced(share: Balance | None, before: Condition | None) -> Observation | 
 
 
 def _ready_message(shard: VectorShard, known: Known) -> str:
+    if known.engine is not None:
+        unnamed = unnamed_shard(shard.spec.network, known.engine.endpoint[0])
+        if unnamed is not None:
+            return f"{known.server}; {unnamed}"
     closed = "drains: its tenants are moved away" if shard.spec.drain else "takes no new tenants (cordoned)"
     return f"{known.server}; {closed}" if shard.spec.drain or shard.spec.cordoned else known.server
 

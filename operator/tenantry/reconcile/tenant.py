@@ -107,7 +107,7 @@ async def _provision(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
         Reason.READY, f"namespace {namespace.name} is in place"
     )
     placed = await _placement(tenant, facts, progress, cx)
-    await _policy(tenant, facts, progress, cx)
+    await _policy(tenant, facts, vectors.egress(tenant, placed, cx), progress, cx)
     await _configuration(tenant, facts, namespace, progress, cx)
     if placed is not None:
         await _vectors(tenant, facts, placed, progress, cx)
@@ -215,14 +215,18 @@ def _pod_security(facts: Facts) -> str:
     return pod_security_kept(facts.namespace)
 
 
-async def _policy(tenant: Tenant, facts: Facts, progress: report.Progress, cx: Context) -> None:
+async def _policy(
+    tenant: Tenant, facts: Facts, egress: Manifest | None, progress: report.Progress, cx: Context
+) -> None:
     level = Access.SUSPENDED if tenant.spec.suspended else Access.OPEN
     if facts.plan is None:
         limited = ChildKey("ResourceQuota", names.QUOTA) in facts.children
         bound = any(child.kind == "RoleBinding" for child in facts.children)
         group = children.planless_group(_owner(tenant), tenant.spec, level, limited=limited, bound=bound)
     else:
-        group = children.policy_group(_owner(tenant), tenant.spec, facts.plan.spec, level, cx.policy.around)
+        group = children.policy_group(
+            _owner(tenant), tenant.spec, facts.plan.spec, level, cx.policy.around, shard=egress
+        )
     error = await apply_group(group, facts.children, cx, progress.repairs)
     if not progress.was_ready:
         error = error or facts.no_plan

@@ -18,6 +18,7 @@ from tenantry.api.plan import Plan
 from tenantry.api.shard import VectorShard
 from tenantry.api.tenant import Placement, Tenant
 from tenantry.desired import children
+from tenantry.desired.network import shards_egress
 from tenantry.desired.owner import Manifest, Owner
 from tenantry.domain import names
 from tenantry.domain.audit import AuditEntry
@@ -102,6 +103,27 @@ async def placement(
         return await _write(tenant, raw, Placement(shard=target, epoch=1), cx)
     finally:
         cx.fleet.settle(name)
+
+
+def egress(tenant: Tenant, placed: Placed | None, cx: Context) -> Manifest | None:
+    """Return the policy that lets a tenant's pods out to its shard, and to both while it moves.
+
+    It does not depend on whether the shard can be used now: a policy that comes and goes would cut off those who can
+    still reach it.
+    """
+    present = tenant.status.placement
+    shard = placed.shard.metadata.name if placed else present.shard if present else ""
+    involved = {shard}
+    for move in cx.seen.moves_of(tenant.metadata.name):
+        if move.status.source:
+            involved |= {move.status.source, move.spec.target_shard}
+    ways = []
+    for name in sorted(involved):
+        known = cx.seen.shard(name)
+        host, _, port = (known.status.endpoint or "").rpartition(":") if known else ("", "", "")
+        if known is not None and host and port.isdecimal():
+            ways.append((known.spec.network, host, int(port)))
+    return shards_egress(Owner(tenant.metadata.name, tenant.metadata.uid, tenant.namespace_name), ways)
 
 
 def _stands(tenant: str, present: Placement, cx: Context) -> bool:

@@ -242,6 +242,40 @@ async def test_a_secret_that_somebody_changes_is_put_back() -> None:
     assert "Repaired" in world.audit.actions()
 
 
+async def test_a_server_that_moved_house_is_told_to_its_tenants() -> None:
+    world = await placed()
+    world.servers.servers["memory://elsewhere"] = world.server("shard-a")
+    address = base64.b64encode(b"memory://elsewhere").decode()
+    world.edit("Secret", "shard-a", world.cx.policy.own_namespace, data={"dsn": address})
+    world.server("shard-a").address = "memory://elsewhere"
+    await look(world, "shard-a")
+    assert world.status("shard-a", "VectorShard")["endpoint"] == "elsewhere:5432"
+    assert secret(world)["host"] == "elsewhere"
+
+
+async def test_while_it_moves_a_tenant_is_let_out_to_both_shards() -> None:
+    world = await placed()
+    for shard in ("shard-a", "shard-b"):
+        world.shard(shard, network={"cidrs": [f"10.0.0.{ord(shard[-1])}/32"]})
+    await world.settle()
+
+    def peers() -> set[str]:
+        policy = world.found("NetworkPolicy", names.SHARD_EGRESS, "tenant-acme")
+        return {to["ipBlock"]["cidr"] for rule in policy["spec"]["egress"] for to in rule["to"]}
+
+    assert peers() == {"10.0.0.97/32"}
+    world.servers.difference = "3 rows differ"
+    world.move("shard-b")
+    await world.settle(timedelta(seconds=10))
+    assert peers() == {"10.0.0.97/32", "10.0.0.98/32"}
+    world.servers.difference = None
+    world.clock.turn(minutes=1)
+    await world.settle()
+    world.clock.turn(minutes=16)
+    await world.settle()
+    assert peers() == {"10.0.0.98/32"}
+
+
 async def test_who_is_suspended_cannot_log_in() -> None:
     world = await placed()
     server = world.servers.open("shard-a", "pgvector", "memory://shard-a")
