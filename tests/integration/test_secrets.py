@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any, cast
 
 import pytest
 
@@ -10,11 +12,16 @@ from tenantry.adapters.kubernetes.client import Client, configure
 from tenantry.adapters.kubernetes.kinds import KINDS
 from tenantry.adapters.kubernetes.objects import ApiObjects
 from tenantry.adapters.kubernetes.reflector import pages
+from tenantry.adapters.kubernetes.seen import Seen
+from tenantry.desired.children import SHARD_KINDS, Group
+from tenantry.desired.fingerprint import fingerprint
 from tenantry.desired.owner import Owner
 from tenantry.desired.secret import vector_store
 from tenantry.domain import names
 from tenantry.local import chart
-from tenantry.reconcile.ports import Refused
+from tenantry.reconcile.enact import apply_group
+from tenantry.reconcile.ports import Context, Policy, Refused
+from tenantry.runtime.operator import SystemClock
 from tests.conftest import Cluster
 from tests.integration.conftest import Api, Object
 
@@ -62,6 +69,63 @@ async def test_the_one_name_is_written_in_every_way(account: Client, namespace: 
     assert replaced["data"] == wanted["data"]
     await writes.delete("Secret", names.VECTOR_STORE, namespace, uid=replaced["metadata"]["uid"])
     assert await api.get("Secret", names.VECTOR_STORE, namespace) is None
+
+
+class Nobody:
+    """Watches no metrics."""
+
+    def repaired(self, kind: str) -> None: ...
+
+
+async def brought_about(client: Client, manifest: Object, api: Api) -> Object:
+    """Have the operator bring the Secret to what it should be, from how it is now; return how it is then."""
+    seen = Seen("free", lambda *_: None)
+    gone = partial(seen.gone, by_us=True)
+    writes = ApiObjects(client, lambda: True, seen.wrote, gone, seen.writing)
+    found = await api.get("Secret", names.VECTOR_STORE, NAMESPACE)
+    if found is not None:
+        seen.saw({**found, "kind": "Secret"})
+    nothing: Any = None
+    cx = Context(writes, seen, nothing, SystemClock(), Policy(), cast("Any", Nobody()))
+    group = Group(((manifest,),), SHARD_KINDS)
+    assert await apply_group(group, seen.children(NAMESPACE), cx, []) is None
+    return await api.get("Secret", names.VECTOR_STORE, NAMESPACE) or {}
+
+
+CHANGED: dict[str, Object] = {
+    "new data": {"data": {"url": "eA=="}},
+    "more data": {"data": {"surplus": "eA=="}},
+    "no label": {"metadata": {"labels": None}},
+    "immutable": {"immutable": True},
+    "immutable, with other data": {"immutable": True, "data": {"url": "eA=="}},
+}
+
+
+@pytest.mark.parametrize("how", CHANGED)
+async def test_what_somebody_has_changed_is_put_right_with_these_rights(
+    account: Client, namespace: str, api: Api, how: str
+) -> None:
+    wanted = vector_store(OWNER, {"url": "postgresql://one"})
+    before = await brought_about(account, wanted, api)
+    changed = await api.patch("Secret", names.VECTOR_STORE, CHANGED[how], namespace)
+    assert changed["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"]
+    found = await brought_about(account, wanted, api)
+    assert fingerprint({**found, "kind": "Secret"}) == fingerprint(wanted)
+    was_fixed = "immutable" in how
+    assert (found["metadata"]["uid"] == before["metadata"]["uid"]) is not was_fixed
+
+
+async def test_one_of_another_type_that_somebody_made_in_its_place_is_made_anew(
+    account: Client, namespace: str, api: Api
+) -> None:
+    await api.delete("Secret", names.VECTOR_STORE, namespace)
+    metadata = {"name": names.VECTOR_STORE, "namespace": namespace}
+    pair = {"username": "x", "password": "x"}
+    other = {"kind": "Secret", "metadata": metadata, "type": "kubernetes.io/basic-auth", "stringData": pair}
+    await api.apply(other)
+    wanted = vector_store(OWNER, {"url": "postgresql://one"})
+    found = await brought_about(account, wanted, api)
+    assert fingerprint({**found, "kind": "Secret"}) == fingerprint(wanted)
 
 
 async def test_a_list_of_all_namespaces_shows_that_name_only(account: Client, namespace: str) -> None:

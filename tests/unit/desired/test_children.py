@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from tenantry.api.shard import ShardNetwork
 from tenantry.desired import children
-from tenantry.desired.children import CONFIG_KINDS, POLICY_KINDS, Group, key
-from tenantry.desired.network import Surroundings
+from tenantry.desired.children import CONFIG_KINDS, POLICY_KINDS, SHARD_KINDS, Group, key
+from tenantry.desired.network import Surroundings, shard_egress
 from tenantry.desired.owner import Access, Owner
 from tenantry.domain import names
 from tenantry.domain.configuration import Configuration, configure, resolve
@@ -27,8 +28,11 @@ def policy(access: Access) -> Group:
     return children.policy_group(ACME, SPEC, plan("pro"), access, AROUND)
 
 
+EGRESS = shard_egress(ACME, ShardNetwork(), "db.databases.svc", 5432)
 GROUPS = {
     "open": policy(Access.OPEN),
+    "on a shard": children.policy_group(ACME, SPEC, plan("pro"), Access.OPEN, AROUND, shard=EGRESS),
+    "vectors": children.shard_group(ACME, {"url": "postgresql://"}),
     "suspended": policy(Access.SUSPENDED),
     "planless": children.planless_group(ACME, SPEC, Access.OPEN, limited=False),
     "planless with limits": children.planless_group(ACME, SPEC, Access.OPEN, limited=True),
@@ -109,9 +113,10 @@ def test_what_an_application_reads_is_on_record_first() -> None:
 
 
 def test_each_kind_of_child_is_pruned_in_one_group_only() -> None:
-    assert not POLICY_KINDS & CONFIG_KINDS
+    kinds = (POLICY_KINDS, CONFIG_KINDS, SHARD_KINDS)
+    assert len(frozenset().union(*kinds)) == sum(map(len, kinds))
     written = {manifest["kind"] for group in GROUPS.values() for manifest in group.manifests}
-    assert written == POLICY_KINDS | CONFIG_KINDS
+    assert written == frozenset().union(*kinds)
 
 
 def test_a_group_without_a_configuration_takes_nothing_off() -> None:
@@ -128,3 +133,18 @@ def test_without_a_plan_or_a_quota_those_who_were_let_in_get_out() -> None:
     bindings = [manifest for manifest in group.manifests if manifest["kind"] == "RoleBinding"]
     assert len(bindings) == 4
     assert [subject for binding in bindings for subject in binding["subjects"]] == []
+
+
+def test_a_tenant_is_let_out_to_its_shard_while_its_access_is_open() -> None:
+    wide, on_a_shard = GROUPS["open"].manifests, GROUPS["on a shard"].manifests
+    assert [item for item in on_a_shard if item not in wide] == [EGRESS]
+    for level in (Access.SUSPENDED, Access.CUT):
+        group = children.policy_group(ACME, SPEC, plan("pro"), level, AROUND, shard=EGRESS)
+        assert EGRESS not in group.manifests
+        assert "NetworkPolicy" in group.prune
+
+
+def test_without_a_place_there_is_no_secret_and_an_earlier_one_goes() -> None:
+    group = children.shard_group(ACME, None)
+    assert not group.manifests
+    assert group.prune == {"Secret"}

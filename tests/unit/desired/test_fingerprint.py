@@ -17,6 +17,7 @@ from tenantry.desired.access import cluster_roles
 from tenantry.desired.configuration import controller_revision
 from tenantry.desired.fingerprint import fingerprint, quantity
 from tenantry.desired.network import Surroundings
+from tenantry.desired.observe import observe
 from tenantry.desired.owner import Access, Manifest, Owner
 from tenantry.desired.resources import limit_range, quota
 from tenantry.domain.configuration import Revision, canonical, configure, resolve
@@ -55,6 +56,7 @@ def all_children() -> list[Manifest]:
         *children.policy_group(ACME, spec, enterprise, Access.OPEN, AROUND).manifests,
         *children.policy_group(ACME, spec, enterprise, Access.SUSPENDED, AROUND).manifests,
         *children.config_group(ACME, spec, "enterprise", "high", decided, "uid").manifests,
+        *children.shard_group(ACME, {"url": "postgresql://", "tenant": "1"}).manifests,
         *cluster_roles(),
     ]
 
@@ -170,6 +172,12 @@ ADDITIONS: dict[str, list[tuple[tuple[Any, ...], Any]]] = {
         ),
         (("roleRef", "kind"), "Role"),
         (("roleRef", "name"), "cluster-admin"),
+    ],
+    "Secret": [
+        (("data", "url"), "eA=="),
+        (("data", "surplus"), "eA=="),
+        (("type",), "kubernetes.io/basic-auth"),
+        (("immutable",), True),
     ],
     "ServiceAccount": [
         (("secrets",), [{"name": "x"}]),
@@ -315,3 +323,18 @@ def test_two_revisions_are_the_same_only_where_their_content_is(
         for content in (one, other)
     ]
     assert (prints[0] == prints[1]) == (canonical(one) == canonical(other))
+
+
+def test_a_secret_counts_by_its_type_and_its_data_and_nothing_of_it_can_be_read() -> None:
+    (secret,) = children.shard_group(ACME, {"url": "postgresql://secret"}).manifests
+    (other,) = children.shard_group(ACME, {"url": "postgresql://changed"}).manifests
+    changes = [
+        other,
+        {**secret, "type": "kubernetes.io/tls"},
+        {**secret, "immutable": True},
+        {**secret, "data": {}},
+    ]
+    assert len({fingerprint(each) for each in (secret, *changes)}) == 5
+    assert fingerprint(as_stored(secret)) == fingerprint(secret)
+    kept = observe({**as_stored(secret), "kind": "Secret"})
+    assert not any(part in repr(kept) for part in ("postgresql", secret["data"]["url"]))

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tenantry.desired.network import NAMESPACE_NAME, Surroundings, policies
+from tenantry.api.shard import ShardNetwork
+from tenantry.desired.network import NAMESPACE_NAME, Surroundings, policies, shard_egress, unnamed_shard
 from tenantry.desired.owner import Access, Manifest, Owner
 from tests.unit.builders import plan
 
@@ -204,3 +205,87 @@ def test_dns_is_reached_by_both_protocols_and_nothing_else_there() -> None:
         (53, "UDP"),
         (53, "TCP"),
     ]
+
+
+# --- a shard -----------------------------------------------------------------------------------------------------
+
+
+def to_shard(host: str, **network: Any) -> list[Any]:
+    """Return the peers that a tenant is let out to, on the shard's port and no other."""
+    where = ShardNetwork.model_validate(network)
+    built = shard_egress(ACME, where, host, 6432)
+    assert (built is None) is (unnamed_shard(where, host) is not None)
+    if built is None:
+        return []
+    spec = built["spec"]
+    assert (spec["podSelector"], spec["policyTypes"], spec["ingress"]) == ({}, ["Egress"], [])
+    ((rule),) = spec["egress"]
+    assert rule["ports"] == [{"port": 6432, "protocol": "TCP"}]
+    return list(rule["to"])
+
+
+def block(cidr: str) -> dict[str, Any]:
+    return {"ipBlock": {"cidr": cidr}}
+
+
+def namespace_peer(name: str) -> dict[str, Any]:
+    return {
+        "namespaceSelector": {"matchLabels": {NAMESPACE_NAME: name}, "matchExpressions": [NO_TENANT]},
+    }
+
+
+@given(st.ip_addresses())
+def test_a_shard_at_an_address_is_that_address(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> None:
+    (peer,) = to_shard(str(address))
+    network = ipaddress.ip_network(peer["ipBlock"]["cidr"])
+    assert (network.num_addresses, network.network_address) == (1, address)
+    assert to_shard(f"[{address}]") == [peer]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "db.data.svc",
+        "db.data.svc.cluster.local",
+        "db.data.svc.cluster.local.",
+        "db-0.db.data.svc",
+        "DB.Data.svc",
+    ],
+)
+def test_a_shard_that_is_a_service_is_its_namespace_unless_that_is_a_tenants(host: str) -> None:
+    assert to_shard(host) == [namespace_peer("data")]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "db.example.com",
+        "localhost",
+        "db",
+        "db.data",
+        "data.svc",
+        "svc",
+        "",
+        "x.data.svc.example.com",
+        "10.0.0.0/8",
+        "/run",
+    ],
+)
+def test_what_has_another_name_is_not_opened_and_it_is_said_so(host: str) -> None:
+    assert to_shard(host) == []
+    said = unnamed_shard(ShardNetwork(), host) or ""
+    assert said.startswith(f"spec.network is empty and {host} is neither an address")
+    assert to_shard(host, namespaces=["data"]) == [namespace_peer("data")]
+
+
+def test_what_a_shard_says_of_its_network_holds_whatever_its_address_is() -> None:
+    for host in ("10.0.0.1", "db.data.svc", "db.example.com"):
+        found = to_shard(host, cidrs=["10.9.0.0/24", "10.1.0.0/24"], namespaces=["poolers", "data"])
+        assert found == [
+            block("10.1.0.0/24"),
+            block("10.9.0.0/24"),
+            namespace_peer("data"),
+            namespace_peer("poolers"),
+        ]

@@ -234,3 +234,36 @@ async def test_what_members_fill_is_listed_in_small_pages() -> None:
     largest = 1_500_000
     assert int(asked["controllerrevisions"]) * largest < 100_000_000
     assert int(asked["configmaps"]) >= 500, "only ours are listed, which are small"
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked"),
+    [
+        ("ConfigMap", {"labelSelector": "app.kubernetes.io/managed-by=tenantry"}),
+        (
+            "Secret",
+            {
+                "labelSelector": "app.kubernetes.io/managed-by=tenantry",
+                "fieldSelector": "metadata.name=vector-store",
+            },
+        ),
+        ("Namespace", {}),
+    ],
+)
+async def test_lists_and_watches_ask_for_the_same_objects(kind: str, asked: dict[str, str]) -> None:
+    queries: list[dict[str, str]] = []
+    both = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        queries.append({key: value for key, value in request.query.items() if key.endswith("Selector")})
+        if "watch" not in request.query:
+            return listed([], 5)
+        both.set()
+        return await watched(request, [])
+
+    async with served(answer) as client, asyncio.timeout(10):
+        task = asyncio.create_task(Reflector(client, KINDS[kind], new_seen()).run())
+        await both.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert queries[:2] == [asked, asked]

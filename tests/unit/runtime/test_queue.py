@@ -102,6 +102,35 @@ async def test_adds_of_a_waiting_key_are_one() -> None:
     assert is_empty(bench.queue)
 
 
+async def test_a_key_that_is_added_first_goes_before_all_that_wait() -> None:
+    bench = Bench()
+    bench.queue.add(A)
+    bench.queue.add(B, low=True)
+    bench.queue.add(C, after=60)
+    bench.queue.add_first(C)
+    bench.queue.add_first(B)
+    async with working(bench.queue, bench.reconcile, workers=1):
+        for key in (B, C, A):
+            assert bench.starts[-1] == key
+            await bench.finish(key)
+        await bench.queue.idle()
+    assert bench.starts == [B, C, A]
+    assert is_empty(bench.queue)
+
+
+async def test_a_key_that_runs_and_is_added_first_runs_once_more() -> None:
+    bench = Bench()
+    bench.queue.add(A)
+    async with working(bench.queue, bench.reconcile, workers=1):
+        bench.queue.add(B)
+        bench.queue.add_first(A)
+        await bench.finish(A)
+        await bench.finish(B)
+        await bench.finish(A)
+        await bench.queue.idle()
+    assert bench.starts == [A, B, A]
+
+
 async def test_a_key_added_while_it_runs_runs_once_more_afterwards() -> None:
     bench = Bench()
     bench.queue.add(A)
