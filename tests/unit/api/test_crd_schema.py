@@ -130,7 +130,12 @@ def test_fields_that_can_be_selected_exist() -> None:
         entries = document["spec"]["versions"][0].get("selectableFields", [])
         selectable[name] = [entry["jsonPath"] for entry in entries]
         assert fields.issuperset(selectable[name])
-    assert selectable["tenants.yaml"] == [".spec.plan", ".status.plan", ".status.phase"]
+    assert selectable["tenants.yaml"] == [
+        ".spec.plan",
+        ".status.plan",
+        ".status.phase",
+        ".status.placement.shard",
+    ]
     assert selectable["tenantarchives.yaml"] == [".spec.tenant", ".status.phase"]
 
 
