@@ -321,7 +321,7 @@ async def test_argo_cds_own_config_map_takes_the_patch(cluster: Cluster, alone: 
     assert found is not None
     assert found["data"].pop("url") == "https://cd.example.com"
     assert set(found["data"].values()) == {HEALTH_LUA}
-    assert len(found["data"]) == 3
+    assert len(found["data"]) == len(OWN_KINDS)
 
 
 # --- a bug --------------------------------------------------------------------------------------------------

@@ -148,6 +148,8 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        for result in ("completed", "aborted"):
+            self.moves.labels(result)
         self.write_pause = Histogram(
             "tenantry_move_write_pause_seconds",
             "For how long a move held a tenant's writes back.",
