@@ -17,7 +17,6 @@ import pytest
 from tenantry.local import chart, kubeconfig
 from tenantry.local.binaries import find_binaries, find_tool
 from tenantry.local.control_plane import ControlPlane
-from tenantry.local.environment import ESTABLISHED
 from tenantry.local.kubectl import Kubectl as LocalKubectl
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -111,6 +110,15 @@ class Cluster:
         assert not check or done.returncode == 0, f"kubectl {' '.join(args)}: {done.stderr}"
         return done
 
+    @property
+    def as_admin(self) -> LocalKubectl:
+        """Return kubectl as the embedded environment has it."""
+        return LocalKubectl(Path(self.kubectl_program), Path(self.kubeconfig), {})
+
+    def established(self, *definitions: str) -> None:
+        """Wait until the kinds of definitions are served."""
+        self.as_admin.wait_established(*definitions)
+
 
 @pytest.fixture(scope="session")
 def control_plane(
@@ -146,8 +154,8 @@ def embedded(folder: Path, *, plans: bool = False) -> Iterator[Cluster]:
 def installed(cluster: Cluster, folder: Path) -> Cluster:
     """Install the CRDs and the chart, as an administrator does; the operator's kubeconfig goes to `folder`."""
     cluster.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
-    cluster.kubectl("wait", ESTABLISHED, "crd", "--all", "--timeout=30s")
-    as_admin = LocalKubectl(Path(cluster.kubectl_program), Path(cluster.kubeconfig), {})
+    cluster.established("crd", "--all")
+    as_admin = cluster.as_admin
     rendered = chart.render(
         find_tool("helm", print), REPOSITORY / "helm/tenantry", {"ledger": {"ephemeral": True}}
     )

@@ -15,7 +15,6 @@ import yaml
 from tenantry.local import chart, kubeconfig
 from tenantry.local.binaries import find_binaries, find_tool
 from tenantry.local.control_plane import ControlPlane
-from tenantry.local.environment import ESTABLISHED
 from tenantry.local.kubectl import Kubectl
 from tests.conftest import REPOSITORY, Cluster
 from tests.integration.conftest import OperatorProcess
@@ -46,7 +45,7 @@ def helm_plane(folder: Path) -> Iterator[tuple[Cluster, Helm]]:
 def install(cluster: Cluster, helm: Helm, *values: str) -> str:
     """Install both charts; return the notes."""
     helm("install", "tenantry-crds", str(CRD_CHART))
-    cluster.kubectl("wait", ESTABLISHED, "crd", "--all", "--timeout=30s")
+    cluster.established("crd", "--all")
     return helm("install", "tenantry", str(CHART), *values).stdout
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tenantry.api.crds import crd_documents
-from tenantry.local.environment import ESTABLISHED
+from tests.conftest import Cluster
 from tests.integration.kind_objects import (
     Kubectl,
     Object,
@@ -262,7 +262,9 @@ def test_every_definition_is_accepted_with_room(kubectl: Kubectl) -> None:
         assert_accepted(apply(kubectl, twice(document), "--dry-run=server", "--force-conflicts"))
 
 
-def test_an_object_of_an_older_laxer_schema_can_still_be_changed(kubectl: Kubectl, stored: Stored) -> None:
+def test_an_object_of_an_older_laxer_schema_can_still_be_changed(
+    kubectl: Kubectl, stored: Stored, control_plane: Cluster
+) -> None:
     """Ratcheting: only what a change touches must satisfy the rules of today."""
     strict = copy.deepcopy(crd_documents()["plans.yaml"])
     strict["spec"]["group"] = "ratcheting.example"
@@ -274,7 +276,7 @@ def test_an_object_of_an_older_laxer_schema_can_still_be_changed(kubectl: Kubect
     properties = lax["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
     del properties["resources"]["properties"]["quota"]["additionalProperties"]["x-kubernetes-validations"]
     stored(lax)
-    kubectl("wait", ESTABLISHED, "crd/oldplans.ratcheting.example", "--timeout=30s")
+    control_plane.established("crd/oldplans.ratcheting.example")
     old = {
         **with_spec(plan("old"), resources={"quota": {"pods": "many"}}),
         "apiVersion": "ratcheting.example/v1alpha1",

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tenantry.api.crds import crd_documents
 from tenantry.desired.access import cluster_roles
 from tenantry.local import chart, kustomize
 from tenantry.local.binaries import find_tool
-from tenantry.local.environment import ESTABLISHED
 from tests.conftest import REPOSITORY, Cluster
 from tests.integration.conftest import Api, Object, OperatorProcess, administrator, is_ready, running, tenant
 from tests.integration.releases import (
@@ -40,7 +40,7 @@ from tests.integration.releases import (
 )
 
 WITH_DATABASE = "--set=ledger.secret.name=tenantry-database"
-KINDS = ["plans.tenantry.dev", "tenantarchives.tenantry.dev", "tenants.tenantry.dev"]
+KINDS = [document["metadata"]["name"] for document in crd_documents().values()]
 BASE = str(REPOSITORY / "manifests")
 
 
@@ -197,7 +197,7 @@ async def based_api(based: Cluster) -> AsyncIterator[Api]:
 
 def settled(cluster: Cluster) -> dict[str, Any]:
     """Everything of the base in a cluster, without what controllers write."""
-    cluster.kubectl("wait", ESTABLISHED, "crd", *KINDS, "--timeout=30s")
+    cluster.established("crd", *KINDS)
     items = json.loads(cluster.kubectl("get", "-k", BASE, "-o", "json").stdout)["items"]
     for each in items:
         each["metadata"].pop("managedFields", None)

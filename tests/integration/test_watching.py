@@ -21,6 +21,7 @@ from tenantry.adapters.kubernetes.client import APPLY, Client, configure
 from tenantry.runtime.watching import KINDS, WatchStopped, watch_kinds
 from tests.conftest import Cluster
 from tests.integration.conftest import administrator
+from tests.integration.kind_objects import move, shard
 from tests.integration.wire import Wire
 
 CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -108,6 +109,8 @@ OURS: dict[str, Callable[[str], dict[str, Any]]] = {
         "metadata": {"name": name},
         "spec": {"displayName": "Any", "rank": 1, "currency": "usd", "resources": {"quota": {"pods": "1"}}},
     },
+    "vectorshards": lambda name: {**shard(name), "spec": {**shard()["spec"], "cordoned": True}},
+    "tenantmoves": lambda name: {**move(name), "spec": {**move()["spec"], "abort": True}},
     "tenantarchives": lambda name: {
         "apiVersion": "tenantry.dev/v1alpha1",
         "kind": "TenantArchive",
@@ -176,7 +179,7 @@ async def test_our_kinds_are_watched(client: Client, configuration: Configuratio
         for kind in KINDS:
             await client.send("POST", f"{API}/{kind}", body=OURS[kind](name))
         await eyes.until(
-            lambda: len({m["kind"] for _, m in eyes.events if m["metadata"]["name"] == name}) == 3
+            lambda: len({m["kind"] for _, m in eyes.events if m["metadata"]["name"] == name}) == len(KINDS)
         )
         for kind in KINDS:
             await client.send("DELETE", f"{API}/{kind}/{name}")

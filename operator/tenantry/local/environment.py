@@ -27,9 +27,6 @@ from tenantry.local.status import Part, Status, TenantRow
 
 PARTS = (*control_plane.PARTS, OPERATOR)
 
-# Not `condition=Established`: one that is just created has no conditions, and kubectl takes that for an error.
-ESTABLISHED = "--for=jsonpath={.status.conditions[?(@.type=='Established')].status}=True"
-
 _LOCK = "tenantry.lock"
 _TOKEN, _OPERATOR_KUBECONFIG = "operator.token", "operator.kubeconfig"
 _FILES = (*control_plane.FILES, "state.json", OPERATOR, _TOKEN, _OPERATOR_KUBECONFIG, "kubectl-cache")
@@ -174,7 +171,7 @@ class Environment:
         kubectl = self._kubectl()
         files = manifests.crds()
         kubectl.apply(*(f"--filename={path}" for path in files))
-        kubectl.run("wait", ESTABLISHED, "--timeout=30s", *map(_crd, files))
+        kubectl.wait_established(*map(_crd, files))
         self._report(f"installed {len(files)} kinds")
         marks = processes.marks(self.state_dir, "build")
         helm = find_tool("helm", self._report, marks)

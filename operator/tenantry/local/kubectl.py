@@ -14,6 +14,11 @@ from typing import Any
 
 from tenantry.local.errors import LocalError
 
+_ESTABLISHED = "--for=jsonpath={.status.conditions[?(@.type=='Established')].status}=True"
+_NO_CONDITIONS = "is not array or slice and cannot be filtered"
+_ATTEMPTS = 50
+"""Each takes the tenth of a second that kubectl needs to start."""
+
 
 class KubectlError(LocalError):
     """kubectl, or the API server through it, says no."""
@@ -72,6 +77,21 @@ class Kubectl:
             *arguments,
             stdin=stdin,
         )
+
+    def wait_established(self, *definitions: str) -> None:
+        """Wait until the API server serves the kinds of definitions, such as crd/plans.tenantry.dev, or --all.
+
+        One that is only just made has no conditions, which kubectl takes for an error; then it is asked again.
+        Raises KubectlError.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                self.run("wait", _ESTABLISHED, "--timeout=30s", *definitions)
+            except KubectlError as error:
+                if _NO_CONDITIONS not in str(error) or attempt == _ATTEMPTS:
+                    raise
+            else:
+                return
 
     def watch(self, kind: str, jsonpath: str, check: Callable[[], None]) -> Generator[str, None, None]:
         """Yield what `jsonpath` says of every object now and after each change, until the caller has enough.
