@@ -44,6 +44,9 @@ _TELLING_FUNCTIONS: Final = (
 _TELLING_VIEWS: Final = r"^pg_(stat|locks$|prepared_xacts$|replication|publication|subscription|largeobject)"
 """Names of views and tables in `pg_catalog`, as a pattern."""
 
+KEY_TABLE: Final = f"{SCHEMA}.key"
+"""Of one row: what tenants' passwords are derived from."""
+
 _TABLES: Final = f"""
 CREATE TABLE IF NOT EXISTS {SCHEMA}.owners (
     tenant      text COLLATE "C" PRIMARY KEY,
@@ -54,9 +57,20 @@ CREATE TABLE IF NOT EXISTS {SCHEMA}.owners (
     dimensions  integer NOT NULL,
     metric      text NOT NULL,
     type        text NOT NULL,
-    active      text NOT NULL DEFAULT 'a' CHECK (active IN ('a', 'b')),
-    rotated_at  timestamptz NOT NULL DEFAULT now(),
+    owner       text NOT NULL,
+    open        boolean NOT NULL,
+    generation  bigint NOT NULL CHECK (generation > 0),
+    since       timestamptz NOT NULL,
+    mark        text NOT NULL,
+    previous    boolean NOT NULL,
     updated_at  timestamptz NOT NULL DEFAULT now()
+)
+"""
+
+_KEY: Final = f"""
+CREATE TABLE IF NOT EXISTS {KEY_TABLE} (
+    one  boolean PRIMARY KEY DEFAULT true CHECK (one),
+    key  bytea NOT NULL
 )
 """
 
@@ -70,15 +84,23 @@ RETURN (SELECT tenant FROM {SCHEMA}.owners WHERE id = substring(session_user::te
 async def prepare(connection: AsyncConnection[Any]) -> None:
     """Bring a database to what tenants need; every step may be repeated. Needs a superuser."""
     async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+        await lock(connection)
         await connection.execute("CREATE EXTENSION IF NOT EXISTS vector SCHEMA public")
         await _owner(connection)
         await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA} AUTHORIZATION {OWNER}")
         await connection.execute(_TABLES)
         await connection.execute(f"ALTER TABLE {SCHEMA}.owners OWNER TO {OWNER}")
+        # Of whoever runs this, a superuser: not even the owner of all else reads it.
+        await connection.execute(_KEY)
+        await connection.execute(f"REVOKE ALL ON {KEY_TABLE} FROM PUBLIC")
         await connection.execute(_WHO)
         await connection.execute(f"ALTER FUNCTION {SCHEMA}.tenant OWNER TO {OWNER}")
         await _close(connection)
+
+
+async def lock(connection: AsyncConnection[Any]) -> None:
+    """Let nobody else change the catalogue of tenants until the end of the transaction."""
+    await connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
 
 
 async def _owner(connection: AsyncConnection[Any]) -> None:

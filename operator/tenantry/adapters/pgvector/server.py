@@ -27,6 +27,8 @@ SELECT split_part(current_setting('server_version'), ' ', 1),
        pg_is_in_recovery()
 """
 
+NO_ADDRESS: Final = "is no address: write postgresql://user:password@host:5432/database"
+
 _REFUSALS: Final = ("28", "3D", "42501")
 """Classes of SQLSTATE that trying again does not change: who logs in, which database, what he may do."""
 
@@ -44,12 +46,24 @@ async def connect(address: str) -> AsyncConnection[Any]:
         if any(
             f"FATAL:  {phrase}" in str(error)
             for phrase in ("password auth", "role ", "database ", "no pg_hba")
-        ):
+        ) or "no password supplied" in str(error):
             raise Refused(said) from error
         raise Unavailable(said) from error
     except psycopg.ProgrammingError:
         # What libpq cannot read it repeats, the password with it.
-        raise Refused("is no address: write postgresql://user:password@host:5432/database") from None
+        raise Refused(NO_ADDRESS) from None
+
+
+def parts(address: str) -> dict[str, str]:
+    """Return what an address says of host, port, user and database, the first one of several. Raises Refused."""
+    try:
+        given = conninfo_to_dict(address)
+    except psycopg.ProgrammingError:
+        raise Refused(NO_ADDRESS) from None
+    found = {name: str(value or "").partition(",")[0] for name, value in given.items()}
+    if not found.get("host") or not found.get("user"):
+        raise Refused(NO_ADDRESS)
+    return {"port": "5432", "dbname": found["user"]} | {name: value for name, value in found.items() if value}
 
 
 async def examine(connection: AsyncConnection[Any]) -> ServerFacts:

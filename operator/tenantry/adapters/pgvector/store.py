@@ -12,13 +12,14 @@ grows gets is an approximate index on its partition.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
 from psycopg import AsyncConnection, sql
 
-from tenantry.adapters.pgvector.hardening import LOCK, OWNER, SCHEMA
+from tenantry.adapters.pgvector.hardening import OWNER, SCHEMA, lock
 from tenantry.api.tenant import Metric
 from tenantry.domain.vectors import Shape
 
@@ -26,10 +27,40 @@ TABLE: Final = "items"
 INDEX: Final = "items_embedding"
 LOGINS: Final = ("a", "b")
 
+NOBODY: Final = "/canary"
+"""Whose the canary rows are: no tenant can be called that. Every shared table has one, for probes of isolation to try
+and read."""
+
+CANARY: Final = "canary"
+
 CONNECTIONS: Final = 20
 """How many sessions each login may have at once: no tenant takes all of a server's."""
 
 _OPERATORS: Final = {Metric.COSINE: "cosine", Metric.L2: "l2", Metric.INNER_PRODUCT: "ip"}
+
+
+_ITEMS: Final = """
+CREATE TABLE {parent} (
+    tenant_id   text COLLATE "C" NOT NULL,
+    id          text COLLATE "C" NOT NULL,
+    embedding   {type} NOT NULL,
+    content     text,
+    metadata    jsonb NOT NULL DEFAULT '{{}}',
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant_id, id)
+) PARTITION BY LIST (tenant_id)
+"""
+"""What tenants of a shape share."""
+
+GRANTEES: Final = f"""
+SELECT DISTINCT r.rolname
+  FROM (SELECT (aclexplode(relacl)).grantee FROM pg_class WHERE oid = to_regclass(%(table)s)
+        UNION ALL SELECT (aclexplode(attacl)).grantee FROM pg_attribute WHERE attrelid = to_regclass(%(table)s)
+        UNION ALL SELECT (aclexplode(nspacl)).grantee FROM pg_namespace WHERE nspname = %(role)s) given
+  LEFT JOIN pg_roles r ON r.oid = given.grantee
+ WHERE r.rolname IS NULL OR r.rolname NOT IN (%(role)s, '{OWNER}')
+"""
+"""Who else has a right on a tenant's table or schema; NULL is everybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +83,12 @@ class Place:
     @property
     def parent(self) -> sql.Identifier:
         """Return the partitioned table of all tenants of this shape."""
-        return sql.Identifier(SCHEMA, f"{self.shape.type}_{self.shape.dimensions}")
+        return sql.Identifier(*self.parent_name.split("."))
+
+    @property
+    def parent_name(self) -> str:
+        """Return the name of that table."""
+        return f"{SCHEMA}.{self.shape.type}_{self.shape.dimensions}"
 
     @property
     def table(self) -> sql.Identifier:
@@ -66,27 +102,41 @@ def id_of(uid: str) -> str:
 
 
 async def provision(connection: AsyncConnection[Any], place: Place) -> None:
-    """Make all of a tenant's place that is not there; every step may be repeated. Nobody can log in yet."""
+    """Bring a tenant's place to what it should be; every step may be repeated. Who may log in stays as it is."""
     async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+        await lock(connection)
         await _roles(connection, place)
         await _parent(connection, place)
-        cursor = await connection.execute("SELECT to_regclass(%s)", (f"{place.role}.{TABLE}",))
-        if await cursor.fetchone() == (None,):
-            await _table(connection, place)
+        await _table(connection, place)
+
+
+async def clear(connection: AsyncConnection[Any], place: Place) -> bool:
+    """Drop a tenant's table, which is to have another shape; False: it holds rows and stays. In a transaction."""
+    cursor = await connection.execute("SELECT to_regclass(%s)", (f"{place.role}.{TABLE}",))
+    if await cursor.fetchone() == (None,):
+        return True
+    await connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(place.table))
+    cursor = await connection.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(place.table))
+    if await cursor.fetchone() == (True,):
+        return False
+    await connection.execute(sql.SQL("DROP TABLE {}").format(place.table))
+    return True
 
 
 async def remove(connection: AsyncConnection[Any], place: Place) -> None:
     """End a tenant's sessions and remove its place and all that is in it; what is gone already is no error."""
-    logins = [place.login(slot) for slot in LOGINS]
-    await _end_sessions(connection, logins)
+    await close_logins(connection, place, LOGINS)
+    await _detach(connection, place)
     async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+        await lock(connection)
         await connection.execute(
             sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(place.role))
         )
-        for role in (*logins, place.role):
-            await connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))
+        for slot in LOGINS:
+            await connection.execute(
+                sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(place.login(slot)))
+            )
+        await connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(place.role)))
 
 
 async def set_password(connection: AsyncConnection[Any], place: Place, slot: str, password: str) -> None:
@@ -100,11 +150,18 @@ async def set_password(connection: AsyncConnection[Any], place: Place, slot: str
     )
 
 
-async def close_login(connection: AsyncConnection[Any], place: Place, slot: str) -> None:
-    """Let nobody log in by one of the two roles any more, and end the sessions that did."""
-    login = place.login(slot)
-    await connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL").format(sql.Identifier(login)))
-    await _end_sessions(connection, [login])
+async def close_logins(connection: AsyncConnection[Any], place: Place, slots: Iterable[str]) -> None:
+    """Let nobody log in by these roles any more, and end the sessions that did."""
+    logins = [place.login(slot) for slot in slots]
+    cursor = await connection.execute(
+        "SELECT rolname FROM pg_authid WHERE rolname = ANY(%s) AND (rolcanlogin OR rolpassword IS NOT NULL)",
+        (logins,),
+    )
+    for (login,) in await cursor.fetchall():
+        await connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL").format(sql.Identifier(login)))
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = ANY(%s)", (logins,)
+    )
 
 
 async def build_index(connection: AsyncConnection[Any], place: Place) -> bool:
@@ -138,77 +195,163 @@ async def build_index(connection: AsyncConnection[Any], place: Place) -> bool:
     return True
 
 
-async def _end_sessions(connection: AsyncConnection[Any], logins: list[str]) -> None:
-    await connection.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = ANY(%s)", (logins,)
+async def _detach(connection: AsyncConnection[Any], place: Place) -> None:
+    """Take a tenant's table out of the shared one, so that dropping it waits for no other tenant.
+
+    Dropping a partition locks the shared table, which a neighbour's open transaction may hold; everybody else's
+    inserts would wait behind that. The connection is in autocommit.
+    """
+    cursor = await connection.execute(
+        "SELECT inhparent::regclass::text, inhrelid::regclass::text, inhdetachpending,"
+        " inhrelid = to_regclass(%(table)s) FROM pg_inherits"
+        " WHERE inhparent = (SELECT inhparent FROM pg_inherits WHERE inhrelid = to_regclass(%(table)s))"
+        " AND (inhdetachpending OR inhrelid = to_regclass(%(table)s)) ORDER BY 3 DESC",
+        {"table": f"{place.role}.{TABLE}"},
     )
+    # One that was interrupted may be another tenant's; there can be only one at a time.
+    for parent, table, pending, mine in await cursor.fetchall():
+        if pending or mine:
+            await connection.execute(
+                sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(
+                    sql.SQL(parent), sql.SQL(table), sql.SQL("FINALIZE" if pending else "CONCURRENTLY")
+                )
+            )
 
 
 async def _roles(connection: AsyncConnection[Any], place: Place) -> None:
-    cursor = await connection.execute("SELECT rolname FROM pg_roles WHERE rolname ^@ %s", (place.role,))
+    logins = {place.login(slot) for slot in LOGINS}
+    names = (place.role, *sorted(logins))
+    cursor = await connection.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", (list(names),))
     present = {name for (name,) in await cursor.fetchall()}
-    role = sql.Identifier(place.role)
-    if place.role not in present:
-        await connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(role))
-    for slot in LOGINS:
-        if place.login(slot) in present:
-            continue
-        login = sql.Identifier(place.login(slot))
+    for name in names:
+        role = sql.Identifier(name)
+        if name not in present:
+            await connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(role))
+        inherit = "INHERIT" if name in logins else "NOINHERIT"
         await connection.execute(
-            sql.SQL("CREATE ROLE {} NOLOGIN INHERIT CONNECTION LIMIT {} IN ROLE {}").format(
-                login, sql.Literal(CONNECTIONS), role
+            sql.SQL(
+                f"ALTER ROLE {{}} NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOCREATEDB NOREPLICATION {inherit}"
+                " CONNECTION LIMIT {}"
+            ).format(role, sql.Literal(CONNECTIONS))
+        )
+    await _memberships(connection, place)
+    for login in sorted(logins):
+        await connection.execute(
+            sql.SQL("ALTER ROLE {} SET search_path = {}, public").format(
+                sql.Identifier(login), sql.Identifier(place.role)
             )
         )
+
+
+async def _memberships(connection: AsyncConnection[Any], place: Place) -> None:
+    """Have the two logins be members of the tenant's role, and nobody else of any, nor they of others."""
+    logins = [place.login(slot) for slot in LOGINS]
+    cursor = await connection.execute(
+        "SELECT roleid::regrole::text, member::regrole::text FROM pg_auth_members"
+        " WHERE %(names)s::name[] && ARRAY[(SELECT rolname FROM pg_roles WHERE oid = roleid),"
+        " (SELECT rolname FROM pg_roles WHERE oid = member)]",
+        {"names": [place.role, *logins]},
+    )
+    for granted, member in await cursor.fetchall():
+        if granted != place.role or member not in logins:
+            await connection.execute(
+                sql.SQL("REVOKE {} FROM {} CASCADE").format(sql.SQL(granted), sql.SQL(member))
+            )
+    for login in logins:
         await connection.execute(
-            sql.SQL("ALTER ROLE {} SET search_path = {}, public").format(login, sql.Identifier(place.role))
+            sql.SQL("GRANT {} TO {} WITH ADMIN FALSE, INHERIT TRUE, SET TRUE").format(
+                sql.Identifier(place.role), sql.Identifier(login)
+            )
         )
 
 
 async def _parent(connection: AsyncConnection[Any], place: Place) -> None:
-    """Make the table that tenants of a shape share; no tenant has any right on it."""
+    """Make the table that tenants of a shape share; no tenant has any right on it.
+
+    One that is there is left alone: altering it would wait for every tenant's transactions.
+    """
+    name = f"{place.shape.type}_{place.shape.dimensions}"
+    cursor = await connection.execute("SELECT to_regclass(%s)", (f"{SCHEMA}.{name}",))
+    if await cursor.fetchone() != (None,):
+        return
     shape = place.shape
-    await connection.execute(
-        sql.SQL(
-            "CREATE TABLE IF NOT EXISTS {} ("
-            ' tenant_id text COLLATE "C" NOT NULL,'
-            ' id text COLLATE "C" NOT NULL,'
-            " embedding {} NOT NULL,"
-            " content text,"
-            " metadata jsonb NOT NULL DEFAULT '{{}}',"
-            " created_at timestamptz NOT NULL DEFAULT now(),"
-            " PRIMARY KEY (tenant_id, id)"
-            ") PARTITION BY LIST (tenant_id)"
-        ).format(place.parent, sql.SQL(f"{shape.type}({shape.dimensions})"))
-    )
-    await connection.execute(
-        sql.SQL("ALTER TABLE {} OWNER TO {}").format(place.parent, sql.Identifier(OWNER))
-    )
-    await connection.execute(sql.SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(place.parent))
+    canary = sql.Identifier(SCHEMA, f"{CANARY}_{name}")
+    parts = {
+        "parent": place.parent,
+        "type": sql.SQL(f"{shape.type}({shape.dimensions})"),
+        "owner": sql.Identifier(OWNER),
+        "canary": canary,
+        "nobody": sql.Literal(NOBODY),
+        "dimensions": sql.Literal(shape.dimensions),
+    }
+    for statement in (
+        _ITEMS,
+        "ALTER TABLE {parent} OWNER TO {owner}",
+        "ALTER TABLE {parent} ENABLE ROW LEVEL SECURITY",
+        "CREATE TABLE {canary} PARTITION OF {parent} FOR VALUES IN ({nobody})",
+        "ALTER TABLE {canary} OWNER TO {owner}",
+        "ALTER TABLE {canary} ENABLE ROW LEVEL SECURITY",
+        "ALTER TABLE {canary} FORCE ROW LEVEL SECURITY",
+        "INSERT INTO {canary} VALUES ({nobody}, 'canary', array_fill(1::real, ARRAY[{dimensions}])::{type})",
+    ):
+        await connection.execute(sql.SQL(statement).format(**parts))
 
 
 async def _table(connection: AsyncConnection[Any], place: Place) -> None:
-    """Make the tenant's own table, and let the tenant at it last of all."""
-    schema, role, owner = sql.Identifier(place.role), sql.Identifier(place.role), sql.Identifier(OWNER)
+    """Make the tenant's own table, or mend it, and let the tenant at it last of all."""
     names = {
-        "schema": schema,
-        "role": role,
-        "owner": owner,
+        "schema": sql.Identifier(place.role),
+        "role": sql.Identifier(place.role),
+        "owner": sql.Identifier(OWNER),
         "table": place.table,
         "parent": place.parent,
         "tenant": sql.Literal(place.tenant),
         "who": sql.SQL(f"(SELECT {SCHEMA}.tenant())"),
     }
-    for statement in (
-        "CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {owner}",
-        "CREATE TABLE {table} (LIKE {parent} INCLUDING ALL)",
+
+    async def run(*statements: str) -> None:
+        for statement in statements:
+            await connection.execute(sql.SQL(statement).format(**names))
+
+    cursor = await connection.execute(
+        "SELECT to_regclass(%(table)s), EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass(%(table)s))",
+        {"table": f"{place.role}.{TABLE}"},
+    )
+    table, attached = await cursor.fetchone() or (None, False)
+    await run(
+        "CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {owner}", "ALTER SCHEMA {schema} OWNER TO {owner}"
+    )
+    if table is None:
+        await run("CREATE TABLE {table} (LIKE {parent} INCLUDING ALL)")
+    else:
+        await _revoke(connection, place)
+    await run(
         "ALTER TABLE {table} OWNER TO {owner}",
         # Applications need not name the tenant; what they name must be it.
         f"ALTER TABLE {{table}} ALTER tenant_id SET DEFAULT {SCHEMA}.tenant()",
         "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY",
         "ALTER TABLE {table} FORCE ROW LEVEL SECURITY",
+        "DROP POLICY IF EXISTS own ON {table}",
         "CREATE POLICY own ON {table} TO {role} USING (tenant_id = {who}) WITH CHECK (tenant_id = {who})",
-        "ALTER TABLE {parent} ATTACH PARTITION {table} FOR VALUES IN ({tenant})",
+    )
+    if not attached:
+        await run("ALTER TABLE {parent} ATTACH PARTITION {table} FOR VALUES IN ({tenant})")
+    await run(
         "GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {role}",
         "GRANT USAGE ON SCHEMA {schema} TO {role}",
-    ):
-        await connection.execute(sql.SQL(statement).format(**names))
+    )
+
+
+async def _revoke(connection: AsyncConnection[Any], place: Place) -> None:
+    """Take from a tenant's table every right and every policy that lets rows out but the tenant's own."""
+    cursor = await connection.execute(
+        "SELECT polname FROM pg_policy WHERE polrelid = to_regclass(%s) AND polpermissive AND polname <> 'own'",
+        (f"{place.role}.{TABLE}",),
+    )
+    for (name,) in await cursor.fetchall():
+        await connection.execute(sql.SQL("DROP POLICY {} ON {}").format(sql.Identifier(name), place.table))
+    cursor = await connection.execute(GRANTEES, {"role": place.role, "table": f"{place.role}.{TABLE}"})
+    for (grantee,) in await cursor.fetchall():
+        who = sql.SQL("PUBLIC") if grantee is None else sql.Identifier(grantee)
+        for what in (place.table, sql.SQL("SCHEMA {}").format(sql.Identifier(place.role))):
+            await connection.execute(sql.SQL("REVOKE ALL ON {} FROM {} CASCADE").format(what, who))

@@ -1,0 +1,26 @@
+"""Engines by kind."""
+
+from __future__ import annotations
+
+from tenantry.adapters.pgvector.engine import PgvectorEngine
+from tenantry.api.shard import EngineKind
+from tenantry.reconcile.mover import Mover
+from tenantry.reconcile.ports import Engine, Refused
+
+
+class RealEngines:
+    """The port `Engines`."""
+
+    def open(self, shard: str, kind: EngineKind, address: str) -> Engine:
+        """Return an engine of that kind at an address. Raises Refused."""
+        if kind is EngineKind.PGVECTOR:
+            return PgvectorEngine(shard, address)
+        raise Refused(
+            f"this version cannot use engine {kind} yet: use a VectorShard of engine {EngineKind.PGVECTOR}"
+        )
+
+    def mover(self, source: Engine, target: Engine, tenant: str) -> Mover:
+        """Raise Refused: this version moves no tenants."""
+        raise Refused(
+            f"this version moves no tenants, nor {tenant} from {source.endpoint} to {target.endpoint}"
+        )
