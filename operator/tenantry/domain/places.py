@@ -121,8 +121,14 @@ def upkeep(
         )
         return first, rotation.age.total_seconds()
     _check_owner(applicant, record.place)
+    place = record.place
+    if place.uid != applicant.uid:
+        # Whoever had the place before knows its password.
+        place = replace(
+            place, generation=place.generation + 1, since=now, mark=applicant.mark, previous=False
+        )
     place = replace(
-        record.place,
+        place,
         uid=applicant.uid,
         owner=applicant.owner,
         epoch=max(epoch, record.place.epoch),
@@ -143,7 +149,9 @@ def _credentials(place: Place, mark: str, now: datetime, rotation: Rotation) -> 
     ends = place.since + rotation.grace
     if place.previous and now >= ends:
         place = replace(place, previous=False)
-    due = ends if place.previous else place.since + rotation.age
+    due = place.since + rotation.age
+    if place.previous:
+        due = min(due, ends)
     return place, max(0.0, (due - now).total_seconds())
 
 

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,14 @@ _USER = "postgres"
 _START_SECONDS = 60
 _ATTEMPTS = 5
 
+_SETTINGS = {
+    # Tenants move by logical replication.
+    "wal_level": "logical",
+    # A slot that nobody reads any more keeps so much of the log and no more, instead of all that the disk holds.
+    "max_slot_wal_keep_size": "2GB",
+    "idle_replication_slot_timeout": "1h",
+}
+
 
 class PostgresServer:
     """One server on the loopback address; start and stop are idempotent, the data survives a crash.
@@ -34,16 +42,25 @@ class PostgresServer:
             connect(server.dsn())
 
     Without `folder` its data is in a temporary one that `stop` removes. `port` fixes the port, otherwise it is
-    a free one. Without `durable` it does not wait for the disk: faster, for data that is thrown away.
+    a free one. Without `durable` it does not wait for the disk: faster, for data that is thrown away. `settings`
+    are PostgreSQL's own, beside and before those that every server here has.
     PostgreSQL refuses to run as root: then it runs as `nobody`, who must be able to reach `folder`.
     """
 
-    def __init__(self, folder: Path | None = None, *, port: int | None = None, durable: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        port: int | None = None,
+        durable: bool = True,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self._given = folder
         self._folder: Path | None = folder.absolute() if folder else None
         self._fixed_port = port
         self._port: int | None = None
         self._durable = durable
+        self._settings = {**_SETTINGS, **(settings or {})}
         self._account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
     def __enter__(self) -> PostgresServer:
@@ -187,6 +204,7 @@ class PostgresServer:
     def _try_start(self, port: int) -> bool:
         """Start the server; False when somebody else has taken the port. Raises LocalError."""
         settings = {"port": str(port), "listen_addresses": LOOPBACK, "unix_socket_directories": ""}
+        settings |= self._settings
         if not self._durable:
             # A crash of the server, unlike one of the machine, loses nothing that was committed.
             settings |= {"fsync": "off", "full_page_writes": "off"}

@@ -48,6 +48,8 @@ ATTACKS = (
     _refused("the shared table", "SELECT count(*) FROM tenantry.vector_3"),
     _refused("the shared table, own rows only", "SELECT * FROM tenantry.vector_3 WHERE tenant_id = 'acme'"),
     _refused("the record of owners", "SELECT * FROM tenantry.owners"),
+    _refused("the key of all passwords", "SELECT * FROM tenantry.key"),
+    _refused("the canary", "SELECT * FROM tenantry.canary_vector_3"),
     _refused("the search path", "SET search_path = {other}, public", "SELECT * FROM items", state="42P01"),
     _refused(
         "set_config", "SELECT set_config('search_path', '{other}', false)", "TABLE items", state="42P01"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -10,9 +11,10 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 
-from tenantry.adapters.pgvector import store
+from tenantry.adapters.pgvector import owners, store
 from tenantry.adapters.pgvector.hardening import prepare
 from tenantry.adapters.pgvector.store import Place
+from tenantry.domain import places
 from tenantry.domain.vectors import Shape
 from tenantry.local.postgres import PostgresServer
 
@@ -45,11 +47,8 @@ async def admin(server: PostgresServer) -> AsyncIterator[Connection]:
 async def admit(admin: Connection, tenant: str, dimensions: int = 3) -> Place:
     """Give a tenant a place, with an owner record as the operator writes it, and the password `secret`."""
     place = Place(tenant, store.id_of(tenant), Shape(dimensions))
-    await admin.execute(
-        "INSERT INTO tenantry.owners (tenant, id, uid, epoch, state, dimensions, metric, type)"
-        " VALUES (%s, %s, %s, 1, 'owner', %s, 'cosine', 'vector') ON CONFLICT DO NOTHING",
-        (tenant, place.id, tenant, dimensions),
-    )
+    described = places.Place(tenant, tenant, f"digest-of-{tenant}", 1, place.shape, datetime.now(UTC))
+    await owners.write(admin, described, place.id)
     await store.provision(admin, place)
     for slot in store.LOGINS:
         await store.set_password(admin, place, slot, "secret")

@@ -50,8 +50,7 @@ async def test_nobody_can_log_in_before_there_is_a_password(
     server: PostgresServer, admin: Connection
 ) -> None:
     place = await admit(admin, "closed")
-    for slot in store.LOGINS:
-        await store.close_login(admin, place, slot)
+    await store.close_logins(admin, place, store.LOGINS)
     for slot in store.LOGINS:
         with pytest.raises(psycopg.OperationalError, match=r"not permitted to log in|password"):
             await AsyncConnection.connect(dsn(server, place, slot))
@@ -64,7 +63,7 @@ async def test_credentials_take_turns_and_no_session_of_the_new_one_ends(
     old = await AsyncConnection.connect(dsn(server, place, "a"), autocommit=True)
     new = await AsyncConnection.connect(dsn(server, place, "b"), autocommit=True)
     await old.execute("INSERT INTO items (id, embedding) VALUES ('1', '[1,2,3]')")
-    await store.close_login(admin, place, "a")
+    await store.close_logins(admin, place, "a")
     with pytest.raises(psycopg.OperationalError):
         await old.execute("SELECT 1")
     assert await (await new.execute("SELECT id, tenant_id FROM items")).fetchall() == [("1", "turns")]

@@ -83,6 +83,7 @@ class PgvectorEngine:
         """Bring a tenant's place to be as described; one that is so already is not written to."""
         async with self.connection() as connection:
             record = await owners.find(connection, place.tenant)
+            _check_newer(place, record)
             id_ = record.id if record is not None else store.id_of(place.uid)
             site = store.Place(place.tenant, id_, place.shape)
             passwords = self._passwords(place, id_)
@@ -193,6 +194,14 @@ async def _identity(connection: Connection) -> tuple[Any, ...]:
         "SELECT (SELECT system_identifier FROM pg_control_system()), pg_postmaster_start_time()"
     )
     return await cursor.fetchone() or ()
+
+
+def _check_newer(place: Place, record: Record | None) -> None:
+    """Raise Unavailable where the record is newer than what a description was made from."""
+    if record is None or (place.epoch, place.generation) >= (record.place.epoch, record.place.generation):
+        return
+    if place.epoch < record.place.epoch or place.state is record.place.state:
+        raise Unavailable(f"the place of {place.tenant} was changed meanwhile: it is read again")
 
 
 async def _reshape(connection: Connection, site: store.Place, record: Record | None) -> None:

@@ -23,9 +23,9 @@ _COLUMNS: Final = (
     *("open", "generation", "since", "mark", "previous"),
 )
 
-# The counters begin at nothing after a crash of the server; the next vacuum or analyze of a table sets that of its live
-# rows right. What was known before is in pg_class, -1 where nothing was: such a table, which is not empty, has about
-# as many rows as fit into it.
+# The counters begin at nothing after a crash of the server; the next vacuum or analyze of a table sets that of its
+# live rows right. What was known before is in pg_class, -1 where nothing was: such a table, which is not empty, has
+# about as many rows as fit into it.
 _READ: Final = f"""
 SELECT {", ".join(f"o.{name}" for name in _COLUMNS)},
        CASE WHEN coalesce(pg_relation_size(c.oid), 0) = 0 THEN 0
