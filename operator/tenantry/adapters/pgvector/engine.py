@@ -95,6 +95,8 @@ class PgvectorEngine:
                 return record
             if stale:
                 await store.close_logins(connection, site, stale)
+            if not sound:
+                await store.finish_detaching(connection, site)
             async with connection.transaction():
                 await hardening.lock(connection)
                 if record is None and await inspection.is_elsewhere(connection, site):

@@ -90,7 +90,8 @@ class _Attempt:
 
 _OF_ALL: Final = (
     _Attempt("reads the table that tenants share", "SELECT 1 FROM {parent} LIMIT 1"),
-    _Attempt("reads the canary's row", "SELECT 1 FROM {parent} WHERE tenant_id = {nobody}"),
+    # Where no row comes out there is nothing to divide by, which is an error.
+    _Attempt("reads the canary's row", "SELECT 1 / count(*) FROM {parent} WHERE tenant_id = {nobody}"),
     _Attempt("reads the record of all tenants", f"SELECT 1 FROM {SCHEMA}.owners LIMIT 1"),
     _Attempt("reads the key of all passwords", f"SELECT 1 FROM {KEY_TABLE} LIMIT 1"),
     _Attempt("becomes the owner of all tables", f"SET ROLE {OWNER}"),
@@ -107,7 +108,10 @@ _OF_ALL: Final = (
 
 _OF_EACH: Final = (
     _Attempt("reads the table of {name}", "SELECT 1 FROM {other} LIMIT 1"),
-    _Attempt("reads rows of {name} in the shared table", "SELECT 1 FROM {parent} WHERE tenant_id = {their}"),
+    _Attempt(
+        "reads rows of {name} in the shared table",
+        "SELECT 1 / count(*) FROM (SELECT FROM {parent} WHERE tenant_id = {their} LIMIT 1) one",
+    ),
     _Attempt("becomes the role of {name}", "SET ROLE {role}"),
     _Attempt("locks the table of {name}", "LOCK TABLE {other} IN ACCESS SHARE MODE"),
 )

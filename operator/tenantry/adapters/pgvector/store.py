@@ -195,27 +195,34 @@ async def build_index(connection: AsyncConnection[Any], place: Place) -> bool:
     return True
 
 
+async def finish_detaching(connection: AsyncConnection[Any], place: Place) -> None:
+    """End what `remove` has begun with a tenant's table and not ended: nothing else can be done with it before.
+
+    There can be only one such table of each shape, and it may be another tenant's.
+    """
+    cursor = await connection.execute(
+        "SELECT inhparent::regclass::text, inhrelid::regclass::text FROM pg_inherits"
+        " WHERE inhdetachpending AND inhparent = to_regclass(%s)",
+        (place.parent_name,),
+    )
+    for parent, table in await cursor.fetchall():
+        await connection.execute(f"ALTER TABLE {parent} DETACH PARTITION {table} FINALIZE")
+
+
 async def _detach(connection: AsyncConnection[Any], place: Place) -> None:
     """Take a tenant's table out of the shared one, so that dropping it waits for no other tenant.
 
     Dropping a partition locks the shared table, which a neighbour's open transaction may hold; everybody else's
     inserts would wait behind that. The connection is in autocommit.
     """
+    await finish_detaching(connection, place)
     cursor = await connection.execute(
-        "SELECT inhparent::regclass::text, inhrelid::regclass::text, inhdetachpending,"
-        " inhrelid = to_regclass(%(table)s) FROM pg_inherits"
-        " WHERE inhparent = (SELECT inhparent FROM pg_inherits WHERE inhrelid = to_regclass(%(table)s))"
-        " AND (inhdetachpending OR inhrelid = to_regclass(%(table)s)) ORDER BY 3 DESC",
-        {"table": f"{place.role}.{TABLE}"},
+        "SELECT 1 FROM pg_inherits WHERE inhrelid = to_regclass(%s)", (f"{place.role}.{TABLE}",)
     )
-    # One that was interrupted may be another tenant's; there can be only one at a time.
-    for parent, table, pending, mine in await cursor.fetchall():
-        if pending or mine:
-            await connection.execute(
-                sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(
-                    sql.SQL(parent), sql.SQL(table), sql.SQL("FINALIZE" if pending else "CONCURRENTLY")
-                )
-            )
+    if await cursor.fetchone() is not None:
+        await connection.execute(
+            sql.SQL("ALTER TABLE {} DETACH PARTITION {} CONCURRENTLY").format(place.parent, place.table)
+        )
 
 
 async def _roles(connection: AsyncConnection[Any], place: Place) -> None:
