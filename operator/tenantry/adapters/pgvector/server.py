@@ -61,9 +61,11 @@ def parts(address: str) -> dict[str, str]:
     except psycopg.ProgrammingError:
         raise Refused(NO_ADDRESS) from None
     found = {name: str(value or "").partition(",")[0] for name, value in given.items()}
-    if not found.get("host") or not found.get("user"):
+    said = {name: value for name, value in found.items() if value}
+    port = said.get("port", "5432")
+    if "host" not in said or "user" not in said or not (port.isdecimal() and 0 < int(port) < 65536):
         raise Refused(NO_ADDRESS)
-    return {"port": "5432", "dbname": found["user"]} | {name: value for name, value in found.items() if value}
+    return {"dbname": said["user"], **said, "port": port}
 
 
 async def examine(connection: AsyncConnection[Any]) -> ServerFacts:
