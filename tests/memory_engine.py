@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -144,7 +144,7 @@ class MemoryEngine:
         self._check()
         return tuple(self.server.leaks) if neighbours else ()
 
-    async def export(self, tenant: str) -> AsyncIterator[bytes]:
+    async def export(self, tenant: str) -> AsyncGenerator[bytes, None]:
         """Yield a tenant's rows, a line of JSON each, in the order of their ids."""
         self._check()
         if tenant not in self.server.records:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -256,8 +256,11 @@ class Engine(Protocol):
     async def probe(self, record: Record, neighbours: Sequence[Record]) -> Sequence[str]:
         """Try, as the tenant, to read its neighbours' rows; return a sentence for each way that let it."""
 
-    def export(self, tenant: str) -> AsyncIterator[bytes]:
-        """Yield a tenant's rows as they are at one moment: lines of JSON, in pieces that need not end with one."""
+    def export(self, tenant: str) -> AsyncGenerator[bytes, None]:
+        """Yield a tenant's rows as they are at one moment: lines of JSON, in pieces that need not end with one.
+
+        Over a connection of its own, however long it takes; whoever stops before the end closes the generator.
+        """
 
     async def restore(self, tenant: str, lines: AsyncIterator[bytes]) -> int:
         """Put exported rows into a tenant's place, which must be there and empty: all or none. Return how many."""
