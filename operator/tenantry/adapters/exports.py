@@ -125,7 +125,9 @@ class FsspecStore:
             await asyncio.to_thread(writer.close)
             await asyncio.to_thread(self._check, path, writer.size, writer.sha256)
             url = self._fs.unstrip_protocol(f"{self._root}/{source.name}")
-            export = Exported(source, url, file, writer.rows, writer.size, writer.sha256, now())
+            export = Exported(
+                source, url, file, writer.rows, writer.size, writer.sha256, now().replace(microsecond=0)
+            )
             return await asyncio.to_thread(self._commit, export)
         except BaseException:
             await asyncio.to_thread(writer.discard)
