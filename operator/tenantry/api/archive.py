@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from tenantry.api.common import AGE, ApiModel, Column, Definition, Resource, Status, Timestamp
-from tenantry.api.schema import Rule, Schema
+from tenantry.api.common import AGE, ApiModel, Column, Count, Definition, Resource, Status, Timestamp
+from tenantry.api.schema import Rule, Schema, list_map
 from tenantry.api.tenant import NAMESPACE_PREFIX, Owner, Placement
 
 
@@ -70,6 +70,25 @@ class TenantArchiveSpec(ApiModel):
     """When namespace and data are removed for good. May be changed; deleting the TenantArchive means now."""
 
 
+class Export(ApiModel):
+    """Where the vectors of a place went before they were removed."""
+
+    shard: Annotated[str, Schema(maxLength=63)]
+    """The VectorShard that they were on."""
+    epoch: Annotated[int, Schema(minimum=0, format="int64")]
+    """The placement that they had there."""
+    url: Annotated[str, Schema(maxLength=1024)]
+    """The folder of the export: a manifest, and the file that it names."""
+    rows: Count
+    """How many vectors."""
+    bytes: Count
+    """Size of the file."""
+    sha256: Annotated[str, Schema(maxLength=64)]
+    """Checksum of the file as it is stored."""
+    finished_at: Timestamp
+    """When it was complete and read back."""
+
+
 def _known_phase(value: object) -> object:
     """A phase that a newer operator wrote is no reason to stop reading the object."""
     return value if value is None or value in list(ArchivePhase) else None
@@ -80,6 +99,8 @@ class TenantArchiveStatus(Status):
 
     phase: Annotated[ArchivePhase | None, BeforeValidator(_known_phase)] = None
     """Kept until purgeAfter, Restored by a Tenant that took the data back, or Purged."""
+    exports: Annotated[list[Export], list_map("url", max_items=16)] = Field(default_factory=list)
+    """Where the vectors went that are purged: `tenantry restore <url> --tenant <name>` brings them back."""
 
 
 class TenantArchive(Resource):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from tenantry.api.archive import TenantArchive
+from tenantry.api.archive import ArchivePhase, TenantArchive
 from tenantry.api.tenant import DeletionPolicy, Tenant
 from tenantry.domain import names
+from tenantry.domain.errors import Retry, Stalled
 from tenantry.domain.observed import Observed, TenantClaim
+from tenantry.domain.ownership import TERMINATING_CHECK_SECONDS, address_digest
+from tenantry.domain.places import Place, Record
+from tenantry.domain.reasons import Reason
 
 
 class Farewell(Enum):
@@ -58,20 +64,114 @@ def archive_step(
     owner: str | None,
     tenant: TenantClaim | None,
     now: datetime,
+    *,
+    vectors: bool = False,
 ) -> ArchiveStep:
-    """Decide about an archive from what is there: the namespace, whose it is, and a Tenant of that name."""
+    """Decide about an archive from what is there: the namespace, whose it is, and a Tenant of that name.
+
+    vectors: some of its tenant are kept, or may be.
+    """
     if tenant is not None and tenant.uid == archive.spec.tenant_uid and not tenant.deleting:
         return ArchiveStep.UNTRUE
     later = owner not in (None, archive.spec.tenant_uid)
     if namespace is not None and later and namespace.tenant == archive.spec.tenant:
         # A later tenant of that name has it, or had it and left an archive of its own.
         return ArchiveStep.RESTORED
-    if namespace is None or owner != archive.spec.tenant_uid:
+    kept = namespace is not None and owner == archive.spec.tenant_uid
+    if not kept and not vectors:
         return ArchiveStep.PURGED
-    if archive.deleting or now >= archive.spec.purge_after or namespace.deleting:
+    # Whoever deletes the namespace does not mean the vectors, which are not in it.
+    lost = namespace is not None and namespace.deleting and not vectors
+    if purge_begun(archive, now) or lost:
         return ArchiveStep.PURGE
     # Both would write the same, side by side. A tenant without our finalizer, which another one holds, has left.
     leaving = (
         tenant is not None and tenant.uid == archive.spec.tenant_uid and names.FINALIZER in tenant.finalizers
     )
     return ArchiveStep.WAIT if leaving else ArchiveStep.KEEP
+
+
+# --- vectors ----------------------------------------------------------------------------------------------------
+
+
+def purge_begun(archive: TenantArchive, now: datetime) -> bool:
+    """Return whether what an archive keeps is to go now."""
+    return archive.deleting or now >= archive.spec.purge_after
+
+
+@dataclass(frozen=True, slots=True)
+class Former:
+    """The tenant whose vectors are to go. owner: the digest of its address."""
+
+    tenant: str
+    uid: str
+    owner: str
+
+    @classmethod
+    def of(cls, subject: Tenant | TenantArchive) -> Former:
+        """Return who a deleted Tenant is, or whose archive it is."""
+        owner = address_digest(subject.spec.owner.email)
+        if isinstance(subject, Tenant):
+            return cls(subject.metadata.name, subject.metadata.uid, owner)
+        return cls(subject.spec.tenant, subject.spec.tenant_uid, owner)
+
+
+def is_of(place: Place, former: Former, archives: Sequence[TenantArchive], claim: TenantClaim | None) -> bool:
+    """Return whether a place is a former tenant's, to be purged with it.
+
+    It is by the UID on record. One of another UID is where nobody else has it: no Tenant of the name is there, and an
+    archive of that UID has let it go (it was restored, and this tenant left before its place was its own), or there
+    is none (another cluster) and the owner is the same.
+    """
+    if place.tenant != former.tenant:
+        return False
+    if place.uid == former.uid:
+        return True
+    if claim is not None and claim.uid != former.uid:
+        return False
+    holder = next((item for item in archives if item.spec.tenant_uid == place.uid), None)
+    if holder is not None:
+        return holder.status.phase is ArchivePhase.RESTORED
+    return place.owner == former.owner
+
+
+def being_purged(place: Place, uid: str, archives: Sequence[TenantArchive], now: datetime) -> Retry | None:
+    """Return why the Tenant of that UID cannot take a place over yet: what is in it is being purged."""
+    if place.uid == uid:
+        return None
+    archive = next((item for item in archives if item.spec.tenant_uid == place.uid), None)
+    if archive is None or archive.status.phase is ArchivePhase.RESTORED or not purge_begun(archive, now):
+        return None
+    return Retry(
+        Reason.ARCHIVE_PURGING,
+        f"vectors of the former tenant are being purged ({archive.metadata.name}): they must be gone before this "
+        f"tenant gets a place",
+        TERMINATING_CHECK_SECONDS,
+    )
+
+
+class VectorsStep(Enum):
+    """What is to be done with vectors that are purged."""
+
+    EXPORT = "export"
+    REMOVE = "remove"
+
+
+def vectors_step(
+    archive: TenantArchive, shard: str, record: Record, *, empty: bool, store: bool
+) -> VectorsStep:
+    """Decide what comes next for a place that is closed. store: one for exports is set.
+
+    Raises Stalled where vectors would be lost that nobody has said may be.
+    """
+    exported = any((item.shard, item.epoch) == (shard, record.place.epoch) for item in archive.status.exports)
+    if exported or empty or archive.metadata.annotations.get(names.WITHOUT_EXPORT) == "true":
+        return VectorsStep.REMOVE
+    if store:
+        return VectorsStep.EXPORT
+    raise Stalled(
+        Reason.NO_EXPORT_STORE,
+        f"vectors on VectorShard {shard} are to be purged, and there is no store to export them to: set "
+        f"TENANTRY_EXPORT_URL (settings.exportUrl of the chart), or annotate this TenantArchive with "
+        f"{names.WITHOUT_EXPORT}=true to delete them without an export",
+    )

@@ -7,7 +7,10 @@ import re
 MANAGER = "tenantry"
 """The field manager of the operator's own writes, and the value of the managed-by label."""
 
-MANAGERS = frozenset({MANAGER, "tenantry-placement", "tenantry-billing", "tenantry-move"})
+EXPORTS = "tenantry-export"
+"""The field manager of the exports in an archive's status: no other write there takes them off."""
+
+MANAGERS = frozenset({MANAGER, EXPORTS, "tenantry-placement", "tenantry-billing", "tenantry-move"})
 """All field managers of ours, one for each writer."""
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -41,6 +44,9 @@ RESTORE_FROM = "tenantry.dev/restore-from"
 
 ROTATE = "tenantry.dev/rotate-credentials"
 """Annotation of a Tenant: another value than before asks for new credentials of its vector store."""
+
+WITHOUT_EXPORT = "tenantry.dev/purge-without-export"
+"""Annotation of a TenantArchive: "true" throws the vectors away, where they would be exported first."""
 
 FINALIZER = "tenantry.dev/cleanup"
 

@@ -56,6 +56,7 @@ class Reason(StrEnum):
     SHARD_UNFIT = "ShardUnfit"
     LEAK_FOUND = "LeakFound"
     TENANT_NOT_FOUND = "TenantNotFound"
+    NO_EXPORT_STORE = "NoExportStore"
 
     # It is tried again.
     NAMESPACE_TERMINATING = "NamespaceTerminating"
@@ -66,6 +67,8 @@ class Reason(StrEnum):
     API_UNAVAILABLE = "ApiUnavailable"
     SHARD_UNAVAILABLE = "ShardUnavailable"
     SHARD_UNKNOWN = "ShardUnknown"
+    EXPORTING = "Exporting"
+    EXPORT_FAILED = "ExportFailed"
     MOVES = "Moves"
     MOVES_ALREADY = "MovesAlready"
     LEDGER_UNAVAILABLE = "LedgerUnavailable"
@@ -88,6 +91,7 @@ class Action(StrEnum):
     ARCHIVED = "Archived"
     DELETED = "Deleted"
     PURGING = "Purging"
+    EXPORTED = "Exported"
     PURGED = "Purged"
     PLACED = "Placed"
     CREDENTIALS_ROTATED = "CredentialsRotated"

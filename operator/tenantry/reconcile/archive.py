@@ -16,7 +16,7 @@ from tenantry.domain.errors import PartError, Stalled
 from tenantry.domain.observed import Observed
 from tenantry.domain.ownership import origin, owner_of, tenant_uids
 from tenantry.domain.reasons import Action, Reason
-from tenantry.reconcile import record, report
+from tenantry.reconcile import purge, record, report
 from tenantry.reconcile.enact import translated
 from tenantry.reconcile.farewell import close, depart, stand_by_deleted_kind
 from tenantry.reconcile.ports import Context
@@ -56,7 +56,10 @@ async def _advance(archive: TenantArchive, raw: Manifest, cx: Context) -> Result
     namespace = cx.seen.namespace(name)
     owner = owner_of(namespace, tenant_uids(cx.seen.children(name))) if namespace else None
     tenant = cx.seen.tenant(archive.spec.tenant)
-    step = archive_step(archive, namespace, owner, tenant, cx.clock.now())
+    vectors = purge.may_hold(archive, cx)
+    step = archive_step(archive, namespace, owner, tenant, cx.clock.now(), vectors=vectors)
+    if owner != archive.spec.tenant_uid and step in (ArchiveStep.KEEP, ArchiveStep.PURGE):
+        namespace = None  # only vectors are left to keep or to purge
     if archive.status.phase in ("Restored", "Purged") and step in (ArchiveStep.RESTORED, ArchiveStep.PURGED):
         return await _past(raw, cx)
     return await _take(step, archive, raw, namespace, cx)
@@ -87,32 +90,50 @@ async def _take(
         )
         outcome = Outcome(Reason.READY, "nothing of the tenant is left")
         return await _past(await _status(archive, raw, "Purged", outcome, cx), cx)
-    assert namespace is not None  # noqa: S101 - archive_step keeps or purges only what is there
     if step is ArchiveStep.PURGE:
-        way = leave(origin(namespace, _adoption(archive)))
-        message = f"purging namespace {namespace.name}: " + (
-            "the archive was deleted"
-            if archive.deleting
-            else f"retention ended at {rfc3339(archive.spec.purge_after)}"
-        )
-        if archive.deleting:
-            await stand_by_deleted_kind("tenantarchives", f"namespace {namespace.name}", cx)
-        # Who deletes an object is not in its managedFields.
-        actor = "unknown" if archive.deleting else names.MANAGER
-        row = await record.intent(archive, cx, f"{uid}/purging@{due}", Action.PURGING, message, actor=actor)
-        if not namespace.deleting:
-            await cx.objects.emit(raw, row.action, row.message)
-        await depart(way, namespace, cx)
-        return await _take(ArchiveStep.PURGED, archive, raw, None, cx)
-    owner = Owner(archive.spec.tenant, archive.spec.tenant_uid, namespace.name)
-    shelf = cx.seen.children(namespace.name)
-    await close(owner, namespace, shelf, cx, adoption=_adoption(archive), email=archive.spec.owner.email)
+        return await _purge(archive, raw, namespace, cx)
+    return await _keep(archive, raw, namespace, cx)
+
+
+async def _purge(archive: TenantArchive, raw: Manifest, namespace: Observed | None, cx: Context) -> Result:
+    """Remove all that is kept: vectors first, which are exported before, then the namespace."""
+    uid = archive.metadata.uid
+    due = rfc3339(archive.metadata.deletion_timestamp or archive.spec.purge_after)
+    what = _kept(archive, namespace)
+    why = f"retention ended at {rfc3339(archive.spec.purge_after)}"
+    message = f"purging {what}: " + ("the archive was deleted" if archive.deleting else why)
+    if archive.deleting:
+        await stand_by_deleted_kind("tenantarchives", what, cx)
+    # Who deletes an object is not in its managedFields.
+    actor = "unknown" if archive.deleting else names.MANAGER
+    row = await record.intent(archive, cx, f"{uid}/purging@{due}", Action.PURGING, message, actor=actor)
+    if namespace is not None and not namespace.deleting:
+        await cx.objects.emit(raw, row.action, row.message)
+    raw = await purge.purge_vectors(archive, raw, cx)
+    if namespace is not None:
+        await depart(leave(origin(namespace, _adoption(archive))), namespace, cx)
+    return await _take(ArchiveStep.PURGED, archive, raw, None, cx)
+
+
+async def _keep(archive: TenantArchive, raw: Manifest, namespace: Observed | None, cx: Context) -> Result:
+    """Hold access cut until the time has come."""
+    # In a namespace that goes nothing can be made any more; the vectors stay.
+    if namespace is not None and not namespace.deleting:
+        owner = Owner(archive.spec.tenant, archive.spec.tenant_uid, namespace.name)
+        shelf = cx.seen.children(namespace.name)
+        await close(owner, namespace, shelf, cx, adoption=_adoption(archive), email=archive.spec.owner.email)
+    await purge.keep_vectors(archive, cx)
+    verb, them = ("is", "it") if namespace else ("are", "them")
     message = (
-        f"namespace {namespace.name} is kept until {rfc3339(archive.spec.purge_after)}, access is cut: apply "
-        f"Tenant {archive.spec.tenant} again to restore it, or delete this TenantArchive to purge it now"
+        f"{_kept(archive, namespace)} {verb} kept until {rfc3339(archive.spec.purge_after)}, access is cut: apply "
+        f"Tenant {archive.spec.tenant} again to restore {them}, or delete this TenantArchive to purge {them} now"
     )
     await _status(archive, raw, "Kept", Outcome(Reason.READY, message), cx)
     return Result(after=_seconds_until(archive, cx))
+
+
+def _kept(archive: TenantArchive, namespace: Observed | None) -> str:
+    return f"namespace {namespace.name}" if namespace else f"vectors of Tenant {archive.spec.tenant}"
 
 
 async def _untrue(archive: TenantArchive, raw: Manifest, cx: Context) -> Result:

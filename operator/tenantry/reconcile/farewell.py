@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tenantry.api.common import API_VERSION, GROUP, rfc3339
-from tenantry.api.tenant import Tenant
+from tenantry.api.tenant import DeletionPolicy, Tenant
 from tenantry.desired import children
 from tenantry.desired.namespace import namespace as build_namespace
 from tenantry.desired.namespace import pod_security_kept
@@ -38,12 +38,15 @@ from tenantry.domain.reasons import Action, ConditionType, Reason
 from tenantry.reconcile import record, report
 from tenantry.reconcile.enact import Repair, apply_group, apply_namespace, translated
 from tenantry.reconcile.ports import Context
+from tenantry.reconcile.purge import may_hold, remove_vectors
 from tenantry.reconcile.result import Result
 
 DEFINITION = "CustomResourceDefinition"
 
 MARKS = (names.TENANT_UID, names.ORIGIN, names.OWNER)
 """Annotations by which a namespace says whose it is."""
+
+NO_NAMESPACE = "it has no namespace of its own"
 
 DECISIVE = frozenset({"owner", "namespace", "deletionPolicy", "retentionDays"})
 """Fields of a Tenant's spec that say what becomes of its namespace and its data."""
@@ -80,13 +83,8 @@ async def finalize(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
                 assert namespace is not None  # noqa: S101 - there is something to retain
                 await stand_by_deleted_kind("tenants", f"namespace {namespace.name}", cx)
                 row = await _retain(tenant, raw, namespace, shelf, cx)
-            case Farewell.NOTHING:
-                row = await _record(tenant, Action.DELETED, "it has no namespace of its own", cx)
             case way:
-                assert namespace is not None  # noqa: S101 - there is something to leave
-                await stand_by_deleted_kind("tenants", f"namespace {namespace.name}", cx)
-                row = await _record(tenant, Action.DELETED, _left(way, namespace.name), cx)
-                await depart(way, namespace, cx)
+                row = await _leave(tenant, raw, way, namespace, cx)
         with translated():
             kept = [item for item in tenant.metadata.finalizers if item != names.FINALIZER]
             await cx.objects.patch(raw, {"finalizers": kept})
@@ -94,6 +92,25 @@ async def finalize(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
     except PartError as error:
         return await _waits(tenant, raw, error, cx)
     return Result.done()
+
+
+async def _leave(
+    tenant: Tenant, raw: Manifest, way: Farewell, namespace: Observed | None, cx: Context
+) -> record.Row:
+    """Leave a namespace for good, if there is one, and the vectors: to an archive, or for good too."""
+    what = f"namespace {namespace.name}" if namespace and way is not Farewell.NOTHING else "its vectors"
+    vectors = may_hold(tenant, cx)
+    if vectors or way is not Farewell.NOTHING:
+        await stand_by_deleted_kind("tenants", what, cx)
+    if vectors and tenant.spec.deletion_policy is DeletionPolicy.RETAIN:
+        row = await _archived(tenant, raw, "its vectors", cx)
+    else:
+        left = _left(way, namespace.name) if namespace and way is not Farewell.NOTHING else NO_NAMESPACE
+        row = await _record(tenant, Action.DELETED, left, cx)
+        await remove_vectors(tenant, cx)
+    if namespace is not None and way is not Farewell.NOTHING:
+        await depart(way, namespace, cx)
+    return row
 
 
 async def stand_by_deleted_kind(plural: str, kept: str, cx: Context) -> None:
@@ -201,15 +218,7 @@ async def close(
 async def _retain(
     tenant: Tenant, raw: Manifest, namespace: Observed, shelf: Mapping[ChildKey, Observed], cx: Context
 ) -> record.Row:
-    archive = _archive(tenant, raw)
-    name = archive["metadata"]["name"]
-    until = archive["spec"]["purgeAfter"]
-    row = await _record(
-        tenant, Action.ARCHIVED, f"TenantArchive {name} keeps namespace {namespace.name} until {until}", cx
-    )
-    with translated():
-        if await cx.objects.get("TenantArchive", name) is None:
-            await cx.objects.apply(archive)
+    row = await _archived(tenant, raw, f"namespace {namespace.name}", cx)
     owner = Owner(tenant.metadata.name, tenant.metadata.uid, namespace.name)
     await close(
         owner,
@@ -219,6 +228,17 @@ async def _retain(
         adoption=tenant.spec.namespace.adoption,
         email=tenant.spec.owner.email,
     )
+    return row
+
+
+async def _archived(tenant: Tenant, raw: Manifest, kept: str, cx: Context) -> record.Row:
+    """Leave an archive, unless it is there already."""
+    archive = _archive(tenant, raw)
+    name, until = archive["metadata"]["name"], archive["spec"]["purgeAfter"]
+    row = await _record(tenant, Action.ARCHIVED, f"TenantArchive {name} keeps {kept} until {until}", cx)
+    with translated():
+        if await cx.objects.get("TenantArchive", name) is None:
+            await cx.objects.apply(archive)
     return row
 
 

@@ -20,6 +20,7 @@ from tenantry.domain.observed import ChildKey, Observed, RevisionDetail, TenantC
 from tenantry.domain.places import Place, Record, Rotation
 from tenantry.reconcile.brake import Brake
 from tenantry.reconcile.deferred import Deferred
+from tenantry.reconcile.exports import Exports
 from tenantry.reconcile.fleet import Fleet
 from tenantry.reconcile.mover import Mover
 from tenantry.reconcile.result import Key
@@ -307,4 +308,5 @@ class Context:
     deferred: Deferred = field(default_factory=Deferred)
     engines: Engines = field(default_factory=NoEngines)
     fleet: Fleet = field(default_factory=Fleet)
+    exports: Exports = field(default_factory=Exports)
     wake: Callable[[Key], None] = lambda _: None

@@ -23,6 +23,7 @@ from tenantry.desired.owner import Manifest, Owner
 from tenantry.domain import names
 from tenantry.domain.audit import AuditEntry
 from tenantry.domain.conditions import Outcome
+from tenantry.domain.deletion import being_purged
 from tenantry.domain.errors import PartError, Retry, Stalled
 from tenantry.domain.moves import under_way
 from tenantry.domain.observed import ChildKey, Observed
@@ -264,7 +265,7 @@ async def provision(
     """Bring a tenant's place and its Secret to what they should be. Raises PartError."""
     name, shard = tenant.metadata.name, placed.shard.metadata.name
     known = cx.fleet[shard]
-    engine = _usable(shard, known)
+    engine = usable(shard, known)
     record = (known.records or {}).get(name)
     moving = any(under_way(move) for move in cx.seen.moves_of(name))
     if moving and (record is None or record.place.state is PlaceState.IMPORTING):
@@ -292,6 +293,11 @@ async def _kept_up(
     tenant: Tenant, placed: Placed, engine: Engine, record: Record | None, cx: Context
 ) -> tuple[Record, float | None, list[audit.Row]]:
     shard = placed.shard.metadata.name
+    if record is not None:
+        archives = cx.seen.archives_of(tenant.metadata.name)
+        purge = being_purged(record.place, tenant.metadata.uid, archives, cx.clock.now())
+        if purge is not None:
+            raise purge
     wanted, after = upkeep(
         applicant(tenant, cx),
         placed.epoch,
@@ -343,7 +349,8 @@ def applicant(tenant: Tenant, cx: Context) -> Applicant:
     )
 
 
-def _usable(shard: str, known: Known) -> Engine:
+def usable(shard: str, known: Known) -> Engine:
+    """Return the engine of a shard that can be used now. Raises Retry."""
     if known.engine is not None and known.problem is None and known.records is not None:
         return known.engine
     said = f": {known.problem.message}" if known.problem else ": it has not been looked at yet"
