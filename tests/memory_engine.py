@@ -5,6 +5,8 @@
     engines.around = lambda act, tenant, shard: ... an async context manager around each write, to fail or to die
 
 A write is one step that a server does whole or not at all. `remove` is two: the rows, and the record last.
+
+`MemoryStore` is the port `Store`: each export is one step too, with `failing` a sentence that it fails with.
 """
 
 from __future__ import annotations
@@ -12,13 +14,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from tenantry.api.shard import EngineKind
 from tenantry.domain.fitness import Fitness
 from tenantry.domain.places import Place, Record
+from tenantry.reconcile.exports import Exported, Source, StoreFailed
 from tenantry.reconcile.ports import Refused, Unavailable
 
 Row = dict[str, Any]
@@ -198,3 +202,44 @@ class MemoryEngines:
         engine = MemoryEngine(shard, self.server(address), lambda: self.around)
         self.opened.append(engine)
         return engine
+
+
+class MemoryStore:
+    """The port `Store`. exports: by name, each with its lines. written: how often each was made."""
+
+    def __init__(self, around: Callable[[], Around]) -> None:
+        self.exports: dict[str, tuple[Exported, bytes]] = {}
+        self.written: list[str] = []
+        self.failing = ""
+        self._around = around
+
+    async def find(self, name: str) -> Exported | None:
+        """Return an export."""
+        self._check()
+        return self.exports[name][0] if name in self.exports else None
+
+    async def put(
+        self, source: Source, lines: AsyncGenerator[bytes, None], now: Callable[[], datetime]
+    ) -> Exported:
+        """Keep an export, unless there is one of that name."""
+        async with aclosing(lines):
+            self._check()
+            if source.name in self.exports:
+                return self.exports[source.name][0]
+            text = b"".join([piece async for piece in lines])
+            digest = hashlib.sha256(text).hexdigest()
+            url = f"memory://exports/{source.name}"
+            made = Exported(source, url, "rows", text.count(b"\n"), len(text), digest, now())
+            async with self._around()("export", source.tenant, source.shard):
+                self._check()
+                self.exports[source.name] = made, text
+                self.written.append(source.name)
+            return made
+
+    def rows(self) -> set[str]:
+        """Return the ids of all rows in all exports."""
+        return {json.loads(line)["id"] for _, text in self.exports.values() for line in text.splitlines()}
+
+    def _check(self) -> None:
+        if self.failing:
+            raise StoreFailed(self.failing)

@@ -164,6 +164,23 @@ FLOWS = [
         vector_flows.placed_and_suspended,
         lambda world: world.tenant(**vector_flows.VECTORS),
     ),
+    Flow(
+        "deletion Retain with vectors",
+        vector_flows.placed,
+        lambda world: _ignore(world.api.delete("Tenant", "acme")),
+    ),
+    Flow(
+        "deletion Delete with vectors",
+        vector_flows.placed_to_be_removed,
+        lambda world: _ignore(world.api.delete("Tenant", "acme")),
+    ),
+    Flow("restore with vectors", vector_flows.archived, lambda world: world.tenant(**vector_flows.VECTORS)),
+    Flow("purge with vectors at its time", vector_flows.archived, lambda world: world.clock.turn(days=31)),
+    Flow(
+        "purge with vectors now",
+        vector_flows.archived,
+        lambda world: _ignore(world.api.delete("TenantArchive", archive_name(world))),
+    ),
     Flow("move", vector_flows.placed, lambda world: world.move("shard-b")),
     Flow("move that is given up", vector_flows.placed, lambda world: world.move("shard-b", abort=True)),
 ]

@@ -16,7 +16,7 @@ from tenantry.domain.places import Place, PlaceState, Record
 from tenantry.reconcile.mover import Blocked, Progress
 from tenantry.reconcile.ports import Engine
 from tests.faults.simulated.faults import Write
-from tests.memory_engine import MemoryEngine, MemoryEngines, MemoryServer
+from tests.memory_engine import MemoryEngine, MemoryEngines, MemoryServer, MemoryStore
 
 if TYPE_CHECKING:
     from tests.faults.simulated.world import Process
@@ -34,6 +34,7 @@ class Servers(MemoryEngines):
         self.around = self._write
         self.following: set[tuple[str, str, str]] = set()
         self.difference: str | None = None
+        self.store = MemoryStore(lambda: self.around)
 
     def _write(self, act: str, tenant: str, shard: str) -> AbstractAsyncContextManager[Any]:
         return self._process().writing(Write(act, "Place", f"{shard}/{tenant}"))
@@ -46,11 +47,11 @@ class Servers(MemoryEngines):
 
     def snapshot(self) -> Any:
         """Return how all servers are."""
-        return deepcopy((self.servers, self.following))
+        return deepcopy((self.servers, self.following, self.store.exports, self.store.written))
 
     def restore(self, snapshot: Any) -> None:
         """Go back to how they were."""
-        self.servers, self.following = deepcopy(snapshot)
+        self.servers, self.following, self.store.exports, self.store.written = deepcopy(snapshot)
 
     def insert(self, tenant: str, shard: str, row: str) -> bool:
         """Write a row as an application does; False where that is not let in."""
@@ -76,7 +77,9 @@ class Servers(MemoryEngines):
 def takes_writes(server: MemoryServer, tenant: str) -> bool:
     """Return whether an application of the tenant could write there now."""
     record = server.records.get(tenant)
-    return record is not None and record.place.state is PlaceState.OWNER and record.place.open
+    if record is None or tenant not in server.rows:
+        return False
+    return record.place.state is PlaceState.OWNER and record.place.open
 
 
 class SimulatedMover:

@@ -100,19 +100,27 @@ def picture(world: World) -> dict[str, Any]:
             status["conditions"] = [item for item in status["conditions"] if item["type"] not in MEASURED]
             manifest["status"] = status
             owners.pop(("tenantry", "status"), None)
-        if "conditions" in (manifest.get("status") or {}):
-            manifest["status"]["conditions"].sort(key=lambda item: item["type"])
+        _without_times(manifest.get("status") or {})
         seen[f"{manifest['kind']} {metadata.get('namespace', '')}/{metadata['name']}"] = manifest
     for server in world.servers.servers.values():
         for tenant, record in server.records.items():
             # Which rows the application wrote meanwhile depends on how long everything took.
             kept = {key: row for key, row in server.rows.get(tenant, {}).items() if key in ROWS_BEFORE}
             seen[f"place {server.address}/{tenant}"] = (replace(record.place, since=T0), record.id, kept)
+    for name, (made, text) in world.servers.store.exports.items():
+        seen[f"export {name}"] = (made.source, made.rows, text)
     rows = Counter(row.identity for row in world.audit.rows)
     assert max(rows.values(), default=1) == 1
     for row in world.audit.rows:
         seen[f"row {row.identity}"] = (row.action, row.actor, row.name, row.before, row.after, row.message)
     return seen
+
+
+def _without_times(status: dict[str, Any]) -> None:
+    for export in status.get("exports", []):
+        del export["finishedAt"]
+    if "conditions" in status:
+        status["conditions"].sort(key=lambda item: item["type"])
 
 
 def together(some: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
@@ -220,7 +228,7 @@ ROWS = frozenset(
             "ConfigRolledBack",
         ),
         *("Adopted", "Restored", "Archived", "Deleted", "Purged", "Repaired"),
-        *("Placed", "CredentialsRotated", "Moving", "Moved", "MoveAborted"),
+        *("Exported", "Placed", "CredentialsRotated", "Moving", "Moved", "MoveAborted"),
     }
 )
 """Reasons of Events that tell of an audit row."""

@@ -71,6 +71,22 @@ async def placed_and_suspended() -> World:
     return world
 
 
+async def placed_to_be_removed() -> World:
+    """The tenant with rows is to go with everything."""
+    world = await placed()
+    world.tenant(**VECTORS, deletionPolicy="Delete")
+    await world.settle()
+    return world
+
+
+async def archived() -> World:
+    """The tenant with rows was deleted; its namespace and its vectors are kept."""
+    world = await placed()
+    world.api.delete("Tenant", "acme")
+    await world.settle()
+    return world
+
+
 async def moving() -> World:
     """A move that waits: its target does not answer."""
     world = await placed()

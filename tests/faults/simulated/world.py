@@ -18,6 +18,7 @@ from tenantry.domain import names
 from tenantry.domain.audit import AuditEntry
 from tenantry.reconcile import archive, move, plan, rebalance, roles, shard, tenant
 from tenantry.reconcile.deferred import Deferred
+from tenantry.reconcile.exports import Exports
 from tenantry.reconcile.fleet import Fleet
 from tenantry.reconcile.ports import Conflict, Context, Manifest, Policy, Refused, Unavailable
 from tenantry.reconcile.result import Key, Result
@@ -29,7 +30,7 @@ from tests.faults.simulated.faults import Crash, Fault, Write
 from tests.faults.simulated.lists import Lists
 from tests.faults.simulated.news import Late, News
 from tests.faults.simulated.shards import Servers
-from tests.memory_engine import MemoryServer
+from tests.memory_engine import MemoryServer, MemoryStore
 from tests.unit.builders import EMAIL, T0, sample
 
 RECONCILERS: dict[str, Callable[[Key, Context], Awaitable[Result]]] = {
@@ -279,6 +280,7 @@ class World:
         self.api = ApiServer(self.clock, self._note)
         self.audit = Audit(lambda: self.process)
         self.servers = Servers(lambda: self.process)
+        self.store: MemoryStore | None = self.servers.store
         self._policy = Policy(**policy)
         self.process = self.restart()
 
@@ -314,6 +316,7 @@ class World:
             deferred=deferred,
             engines=self.servers,
             fleet=Fleet(),
+            exports=Exports(self.store),
             wake=self.add,
         )
         self._undelivered.clear()

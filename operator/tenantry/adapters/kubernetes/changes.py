@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tenantry.api.common import Resource
+from tenantry.api.common import ObjectMeta, Resource
 from tenantry.domain import names
 from tenantry.domain.observed import Observed
+
+ASKED = (names.RESTORE_FROM, names.ROTATE, names.WITHOUT_EXPORT)
+"""Annotations of a Tenant by which somebody asks for something."""
 
 
 def version(seen: Observed) -> int:
@@ -27,18 +30,17 @@ def differs(old: Observed, new: Observed) -> bool:
 
 def same(one: Resource, other: Resource) -> bool:
     """Return whether two are the same object with the same spec, for all but its status."""
-    mine, theirs = one.metadata, other.metadata
-    return (mine.uid, mine.generation, mine.deletion_timestamp, mine.finalizers) == (
-        theirs.uid,
-        theirs.generation,
-        theirs.deletion_timestamp,
-        theirs.finalizers,
-    )
+    return _meant(one.metadata) == _meant(other.metadata)
+
+
+def _meant(metadata: ObjectMeta) -> tuple[object, ...]:
+    asked = metadata.annotations.get(names.WITHOUT_EXPORT)
+    return (metadata.uid, metadata.generation, metadata.deletion_timestamp, metadata.finalizers, asked)
 
 
 def stamp(manifest: Mapping[str, Any]) -> str:
     """Return what tells a change of a Tenant that its reconcile must look at from one of its status."""
     metadata = manifest["metadata"]
     annotations = metadata.get("annotations") or {}
-    asked = "/".join(annotations.get(name, "") for name in (names.RESTORE_FROM, names.ROTATE))
+    asked = "/".join(annotations.get(name, "") for name in ASKED)
     return f"{metadata.get('generation')}/{'deletionTimestamp' in metadata}/{asked}"
