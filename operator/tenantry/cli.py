@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from tenantry import restoring
 from tenantry.local import commands
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ app = typer.Typer(
 app.command("up")(commands.up)
 app.command("down")(commands.down)
 app.command("status")(commands.status)
+app.command("restore", epilog="Exit codes: 0 done, 1 failed and nothing is restored, 2 wrong usage.")(
+    restoring.restore
+)
 
 
 class Output(StrEnum):
@@ -75,12 +79,13 @@ def run(
 
     from tenantry.adapters.kubernetes.client import ConnectionFailed
     from tenantry.adapters.ledger import LedgerError
+    from tenantry.reconcile.exports import StoreFailed
 
     settings = load_settings()
     _log(settings.log_level)
     try:
         uvloop.run(_run(settings, kubeconfig, context))
-    except (ConnectionFailed, LedgerError, OSError) as error:
+    except (ConnectionFailed, LedgerError, StoreFailed, OSError) as error:
         raise fail(str(error)) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

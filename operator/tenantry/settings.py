@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     """Namespaces from which tenants' metrics may be scraped, with commas between them."""
     api_server_cidrs: Networks = ()
     """Addresses of the API server that tenants' applications may reach, with commas between them."""
+    export_url: str = ""
+    """Where the vectors of deleted tenants are exported to when they are purged, such as s3://bucket/prefix or
+    file:///exports. Empty: purges wait. The store's own variables have its credentials."""
     archive_history_days: int = Field(default=30, ge=0)
     """How long a purged or restored TenantArchive stays as a record."""
     log_level: str = "INFO"

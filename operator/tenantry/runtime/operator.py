@@ -17,6 +17,7 @@ from typing import Any
 from kubernetes.aio.client.configuration import Configuration
 from prometheus_client import CollectorRegistry
 
+from tenantry.adapters.exports import FsspecStore
 from tenantry.adapters.kubernetes.client import Client
 from tenantry.adapters.kubernetes.kinds import CHILD_KINDS
 from tenantry.adapters.kubernetes.objects import ApiObjects
@@ -28,6 +29,7 @@ from tenantry.domain.audit import AuditEntry
 from tenantry.domain.places import Rotation
 from tenantry.reconcile import archive, move, plan, rebalance, roles, shard, tenant
 from tenantry.reconcile.deferred import Deferred
+from tenantry.reconcile.exports import Exports
 from tenantry.reconcile.fleet import Fleet
 from tenantry.reconcile.ports import AuditLog, Context, Policy, Unavailable
 from tenantry.reconcile.result import Key, Result
@@ -154,6 +156,8 @@ class Operator:
         self._queue = WorkQueue()
         self._seen = Seen(settings.default_plan, lambda *_: None)
         self._fleet = Fleet()
+        self._store = FsspecStore(settings.export_url) if settings.export_url else None
+        self._exports = Exports(self._store)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._synced = False
         self._listing: Listing | None = None
@@ -197,6 +201,7 @@ class Operator:
             self._settings.default_plan, lambda kind, where, name: wake(seen, queue, kind, where, name)
         )
         self._fleet = fleet = Fleet()
+        self._exports = exports = Exports(self._store)
         objects = self._objects(seen)
         cx = self._context(objects, seen, queue)
         reflectors = [Reflector(self._client, kind, seen) for kind in CHILD_KINDS]
@@ -223,6 +228,7 @@ class Operator:
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await exports.close()
             await fleet.close()
             self._tasks = {}
             self._forget()
@@ -275,6 +281,7 @@ class Operator:
             self._watcher,
             deferred=deferred,
             fleet=self._fleet,
+            exports=self._exports,
             wake=queue.add,
         )
 

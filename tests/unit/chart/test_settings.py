@@ -32,6 +32,7 @@ CHANGED: dict[str, tuple[Any, Any]] = {
     "dns_namespace": ("openshift-dns", "openshift-dns"),
     "scraper_namespaces": (["monitoring", "metrics"], ("monitoring", "metrics")),
     "api_server_cidrs": (["10.0.0.1", "fd00::/64"], ("10.0.0.1/32", "fd00::/64")),
+    "export_url": ("s3://vectors/exports", "s3://vectors/exports"),
     "archive_history_days": (0, 0),
     "log_level": ("DEBUG", "DEBUG"),
 }
