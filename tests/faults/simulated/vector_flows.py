@@ -35,8 +35,8 @@ class Application:
         """Return the acknowledged rows that are nowhere any more, or not where the tenant is now."""
         tenant = self._world.api.get("Tenant", self._tenant)
         placement = ((tenant or {}).get("status") or {}).get("placement")
-        if placement is None:
-            return set()
+        if placement is None or (tenant and "deletionTimestamp" in tenant["metadata"]):
+            return set()  # what is deleted with its tenant is not lost
         return self.acknowledged - self._world.server(placement["shard"]).rows.get(self._tenant, {}).keys()
 
 
