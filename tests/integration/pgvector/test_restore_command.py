@@ -1,0 +1,163 @@
+"""`tenantry restore`, as a platform engineer uses it: a real API server, a real PostgreSQL, a folder as the store."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from tenantry.adapters.exports import FsspecStore
+from tenantry.adapters.pgvector.exporting import export
+from tenantry.adapters.pgvector.store import Place
+from tenantry.domain.ownership import address_digest
+from tenantry.local.postgres import PostgresServer
+from tenantry.reconcile.exports import Exported
+from tests.conftest import Cluster
+from tests.integration.conftest import Api, tenant
+from tests.integration.pgvector.conftest import Connection, admit
+from tests.integration.pgvector.test_exporting import content, fill_oddly, now, source
+
+NAMESPACE = "restore-shards"
+SHARD = "restore-shard"
+EMAIL = "ops@restored.example"
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """`tenantry restore` with the kubeconfig of a platform engineer."""
+
+    kubeconfig: str
+    store: str
+
+    async def __call__(self, *arguments: str) -> Answer:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TENANTRY_")}
+        settings = {"TENANTRY_OWN_NAMESPACE": NAMESPACE, "TENANTRY_EXPORT_URL": self.store}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tenantry", "restore", *arguments),
+            env={**environment, **settings, "KUBECONFIG": self.kubeconfig, "COLUMNS": "200"},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        return Answer(process.returncode or 0, out.decode(), err.decode())
+
+
+@pytest.fixture
+def restore(control_plane: Cluster, tmp_path: Path) -> Command:
+    return Command(control_plane.kubeconfig, f"file://{tmp_path}/exports")
+
+
+@pytest.fixture(scope="module")
+async def shard(api: Api, server: PostgresServer) -> AsyncIterator[None]:
+    """A VectorShard whose Secret has the server's address."""
+    await api.apply({"kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    metadata = {"name": "server", "namespace": NAMESPACE}
+    await api.apply({"kind": "Secret", "metadata": metadata, "stringData": {"dsn": server.dsn()}})
+    spec = {"engine": "pgvector", "connection": {"secretRef": {"name": "server"}}}
+    await api.apply({"kind": "VectorShard", "metadata": {"name": SHARD}, "spec": spec})
+    yield
+    await api.delete("VectorShard", SHARD)
+    await api.delete("Namespace", NAMESPACE)
+
+
+async def customer(api: Api, admin: Connection, name: str, cluster: Cluster, email: str = EMAIL) -> Place:
+    """A Tenant with an empty place on the shard."""
+    await api.apply(tenant(name, owner={"email": email}))
+    status = {"status": {"placement": {"shard": SHARD, "epoch": 1}}}
+    patch = ("patch", "tenant", name, "--subresource=status", "--type=merge", "--patch", json.dumps(status))
+    await asyncio.to_thread(cluster.kubectl, *patch)
+    return await admit(admin, name)
+
+
+async def exported(admin: Connection, restore: Command, name: str) -> Exported:
+    """An export of a former tenant."""
+    place = await admit(admin, f"{name}-former")
+    await fill_oddly(admin, place)
+    made = replace(source(name), owner=address_digest(EMAIL))
+    return await FsspecStore(restore.store).put(made, export(admin, place), now)
+
+
+async def test_an_export_comes_back(
+    api: Api, admin: Connection, shard: None, restore: Command, control_plane: Cluster
+) -> None:
+    made = await exported(admin, restore, "comes-back")
+    place = await customer(api, admin, "comes-back", control_plane)
+    listed = await restore("--list", "--tenant", "comes-back", "-o", "json")
+    assert [item["url"] for item in json.loads(listed.out)] == [made.url]
+    assert made.url in (await restore("--list")).out
+    answer = await restore(made.url, "--tenant", "comes-back")
+    assert (answer.code, answer.err) == (0, "")
+    where = f"Tenant comes-back on VectorShard {SHARD}"
+    assert answer.out == f"restored {made.rows} vectors of Tenant comes-back from {made.url} to {where}\n"
+    former = await admit(admin, "comes-back-former")
+    assert await content(admin, place) == await content(admin, former)
+    # A second time there is something there.
+    again = await restore(made.url, "--tenant", "comes-back")
+    assert (again.code, again.out) == (1, "")
+    assert "holds vectors already" in again.err
+    assert len(await content(admin, place)) == made.rows
+
+
+async def test_another_owner_gets_it_by_force_only(
+    api: Api, admin: Connection, shard: None, restore: Command, control_plane: Cluster
+) -> None:
+    made = await exported(admin, restore, "changes-hands")
+    place = await customer(api, admin, "new-owner", control_plane, email="else@where.example")
+    refused = await restore(made.url, "--tenant", "new-owner")
+    assert refused.code == 1
+    assert "with another owner than Tenant new-owner (else@where.example): give --force" in refused.err
+    assert await content(admin, place) == []
+    forced = await restore(made.url, "--tenant", "new-owner", "--force")
+    assert (forced.code, forced.err) == (0, "")
+    assert len(await content(admin, place)) == made.rows
+
+
+async def test_a_damaged_export_restores_nothing(
+    api: Api, admin: Connection, shard: None, restore: Command, control_plane: Cluster
+) -> None:
+    made = await exported(admin, restore, "spoilt")
+    place = await customer(api, admin, "spoilt", control_plane)
+    file = Path(made.url.removeprefix("file://")) / made.file
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    answer = await restore(made.url, "--tenant", "spoilt")
+    assert answer.code == 1
+    assert answer.err.startswith("error: ")
+    assert len(answer.err.splitlines()) == 1
+    assert await content(admin, place) == []
+
+
+async def test_what_is_missing_is_named(
+    api: Api, admin: Connection, shard: None, restore: Command, control_plane: Cluster
+) -> None:
+    made = await exported(admin, restore, "missing")
+    nobody = await restore(made.url, "--tenant", "nobody")
+    assert (nobody.code, "there is no Tenant nobody" in nobody.err) == (1, True)
+    await api.apply(tenant("homeless", owner={"email": EMAIL}))
+    homeless = await restore(made.url, "--tenant", "homeless")
+    assert (homeless.code, "has no place on a VectorShard yet" in homeless.err) == (1, True)
+    place = await customer(api, admin, "wider", control_plane)
+    await admin.execute("UPDATE tenantry.owners SET dimensions = 4 WHERE tenant = %s", (place.tenant,))
+    wider = await restore(made.url, "--tenant", "wider")
+    assert (wider.code, "set spec.vectorStore of the Tenant to dimensions 3" in wider.err) == (1, True)
+    folder = await restore(restore.store, "--tenant", "wider")
+    assert (folder.code, "no complete export" in folder.err) == (1, True)
+
+
+@pytest.mark.parametrize("arguments", [(), ("file:///nowhere",), ("--tenant", "acme")])
+async def test_wrong_usage_is_told_from_failure(restore: Command, arguments: tuple[str, ...]) -> None:
+    answer = await restore(*arguments)
+    assert answer.code == 2
+    assert "--tenant" in answer.err
