@@ -111,6 +111,10 @@ class Exports:
         self._tasks.pop(name, None)
         return True, task.result()
 
+    async def finish(self) -> None:
+        """Wait for the end of what goes on; its archives are woken."""
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
     async def close(self) -> None:
         """End what is being written: the next leader begins it anew."""
         tasks = list(self._tasks.values())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import nullcontext
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,10 +13,13 @@ import pytest
 from tenantry.api.common import rfc3339
 from tenantry.domain import names
 from tenantry.domain.places import PlaceState
+from tenantry.reconcile.exports import Exported, Source
+from tenantry.reconcile.result import Key
 from tests.faults.simulated.faults import Crash, DiesAt, Write
 from tests.faults.simulated.flows import archive_name
 from tests.faults.simulated.vector_flows import ROWS, VECTORS, archived, placed, placed_to_be_removed
 from tests.faults.simulated.world import World
+from tests.memory_engine import MemoryStore
 
 
 def archive(world: World) -> dict[str, Any]:
@@ -227,6 +233,62 @@ async def test_a_copy_that_a_move_has_left_is_removed_and_not_exported() -> None
     await world.settle()
     assert [made.source.shard for made, _ in world.servers.store.exports.values()] == ["shard-b"]
     assert world.server("shard-a").records == world.server("shard-b").records == {}
+
+
+class Slow(MemoryStore):
+    """A store that takes its time."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: lambda *_: nullcontext())
+        self.began, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def put(
+        self, source: Source, lines: AsyncGenerator[bytes, None], now: Callable[[], datetime]
+    ) -> Exported:
+        """Wait until the test says so."""
+        self.began.set()
+        await self.go_on.wait()
+        return await super().put(source, lines, now)
+
+
+async def test_a_large_export_goes_on_behind_and_wakes_its_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tenantry.reconcile.purge.WAIT_SECONDS", 0.01)
+    world = await archived()
+    world.store = slow = Slow()
+    world.restart()
+    await world.settle()
+    await purge(world)
+    assert stands(world) == ("False", "Exporting")
+    assert world.server("shard-a").rows["acme"].keys() == set(ROWS)
+    await world.settle(timedelta(minutes=5))
+    assert slow.began.is_set()
+    assert slow.written == []
+    world.process.due.clear()
+    slow.go_on.set()
+    await world.cx.exports.finish()
+    assert list(world.process.due) == [Key("TenantArchive", archive_name(world))]
+    await world.settle()
+    assert archive(world)["status"]["phase"] == "Purged"
+    assert slow.rows() == set(ROWS)
+    assert len(slow.written) == 1
+
+
+async def test_a_leader_that_stops_ends_its_exports_and_the_next_one_makes_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tenantry.reconcile.purge.WAIT_SECONDS", 0.01)
+    world = await archived()
+    world.store = slow = Slow()
+    world.restart()
+    await purge(world)
+    await world.cx.exports.close()
+    assert slow.written == []
+    slow.go_on.set()
+    world.restart()
+    world.relist()
+    await world.settle()
+    assert archive(world)["status"]["phase"] == "Purged"
+    assert len(slow.written) == 1
 
 
 # --- only what is its own -----------------------------------------------------------------------------------------
