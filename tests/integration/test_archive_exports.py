@@ -1,4 +1,4 @@
-"""Exports in an archive's status, on a real API server: of a manager of their own, so that no other write takes them."""
+"""Exports in an archive's status, on a real API server: of a manager of their own, which no other write disturbs."""
 
 from __future__ import annotations
 

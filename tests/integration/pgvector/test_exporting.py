@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -102,13 +104,25 @@ def store(tmp_path: Path) -> FsspecStore:
     return FsspecStore(f"file://{tmp_path}/exports")
 
 
-async def test_all_comes_back_as_it_was(admin: Connection, store: FsspecStore) -> None:
-    before, after = await admit(admin, "odd"), await admit(admin, "odd-again")
+@pytest.mark.parametrize("kind", ["file", "memory", "s3"])
+async def test_all_comes_back_as_it_was(admin: Connection, tmp_path: Path, kind: str) -> None:
+    """In a folder, in a store without folders, and in the bucket that TENANTRY_TEST_S3 names, where it does."""
+    bucket = os.environ.get("TENANTRY_TEST_S3", "")
+    if kind == "s3" and not bucket:
+        pytest.skip("TENANTRY_TEST_S3 names no s3://bucket/prefix")
+    store = FsspecStore(
+        {"file": f"file://{tmp_path}/e", "memory": "memory://e", "s3": f"{bucket}/{time.time()}"}[kind]
+    )
+    before, after = await admit(admin, f"odd-{kind}"), await admit(admin, f"odd-again-{kind}")
     await fill_oddly(admin, before)
     exported = await store.put(source("odd"), export(admin, before), now)
     assert exported.rows == len(ODD)
-    again = FsspecStore(exported.url)
-    assert await restore(admin, after, again.lines(again.open())) == len(ODD)
+    assert await store.put(source("odd"), export(admin, before), now) == exported
+    with pytest.raises(ConnectionResetError):
+        await store.put(source("odd", 2), interrupted(export(admin, before)), now)
+    assert await asyncio.to_thread(store.list) == [exported]
+    again = await asyncio.to_thread(FsspecStore, exported.url)
+    assert await restore(admin, after, again.lines(await asyncio.to_thread(again.open))) == len(ODD)
     assert await content(admin, after) == await content(admin, before) != []
 
 
@@ -209,8 +223,13 @@ async def test_a_damaged_export_leaves_the_place_empty(
     with pytest.raises(StoreFailed, match=r"damaged|cannot read"):
         await restore(admin, empty, kept.lines(kept.open()))
     assert await content(admin, empty) == []
-    # Nor does a purge take it for the export that it needs.
+    # Nor does a purge take it for the export that it needs: it makes another.
     assert await store.find(exported.source.name) is None
+    former = await admit(admin, exported.source.tenant)
+    better = await store.put(exported.source, export(admin, former), now)
+    assert (better.rows, better.file != exported.file) == (exported.rows, True)
+    assert sorted(path.name for path in file.parent.iterdir()) == ["manifest.json", better.file]
+    assert await restore(admin, empty, kept.lines(kept.open())) == exported.rows
 
 
 async def test_what_no_place_takes_is_refused_with_the_servers_sentence(admin: Connection) -> None:
