@@ -46,6 +46,9 @@ DEFINITION = "CustomResourceDefinition"
 MARKS = (names.TENANT_UID, names.ORIGIN, names.OWNER)
 """Annotations by which a namespace says whose it is."""
 
+OF_SHARDS = frozenset({Reason.SHARD_NOT_FOUND, Reason.SHARD_UNAVAILABLE, Reason.SHARD_UNKNOWN, Reason.MOVES})
+"""Reasons that a deletion waits for vectors."""
+
 NO_NAMESPACE = "it has no namespace of its own"
 
 DECISIVE = frozenset({"owner", "namespace", "deletionPolicy", "retentionDays"})
@@ -287,8 +290,9 @@ async def _record(tenant: Tenant, action: Action, left: str, cx: Context) -> rec
 
 async def _waits(tenant: Tenant, raw: Manifest, error: PartError, cx: Context) -> Result:
     """Say in the conditions what the deletion waits for."""
+    part = ConditionType.SHARD_READY if error.reason in OF_SHARDS else ConditionType.NAMESPACE_READY
     listed = conditions.summarise(
-        {ConditionType.NAMESPACE_READY: Outcome.failed(error)},
+        {part: Outcome.failed(error)},
         tenant.status.conditions,
         generation=tenant.metadata.generation,
         now=cx.clock.now(),

@@ -88,19 +88,18 @@ def _hidden(subject: Tenant | TenantArchive, cx: Context) -> Retry | Stalled | N
         Reason.SHARD_NOT_FOUND,
         f"its vectors are on VectorShard {placement.shard}, which does not exist: apply it again, or annotate this "
         f"{subject.kind} with {names.WITHOUT_EXPORT}=true to leave them there",
+        CHECK_SECONDS,
     )
 
 
 async def keep_vectors(archive: TenantArchive, cx: Context) -> None:
     """Let nobody log in to the place of a deleted tenant. Raises PartError."""
     former = Former.of(archive)
-    claim = cx.seen.tenant(former.tenant)
-    if claim is not None and claim.uid != former.uid:
-        return  # it may be taking the place over right now
     for item in held(former, cx):
-        if item.counts:
+        if item.counts and item.record.place != archived(item.record.place):
             await _closed(item, cx)
-            return
+            # A later Tenant may have taken it over at the same moment: then it does so again.
+            cx.wake(Key("Tenant", former.tenant))
 
 
 async def purge_vectors(archive: TenantArchive, raw: Manifest, cx: Context) -> Manifest:

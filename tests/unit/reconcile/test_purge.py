@@ -55,6 +55,27 @@ async def test_a_place_that_is_kept_lets_nobody_in_and_loses_nothing() -> None:
     assert stands(world) == ("True", "Ready")
 
 
+async def test_a_new_customer_of_the_name_leaves_no_door_open_to_the_old_one() -> None:
+    world = await placed()
+    world.api.delete("Tenant", "acme")
+    world.deliver()
+    await world.reconcile(Key("Tenant", "acme"))  # nobody has time for the archive
+    world.tenant(**VECTORS, owner={"email": "new@else.example"}, namespace={"name": "elsewhere"})
+    await world.settle()
+    assert world.condition("ShardReady") == ("False", "RestoreNotAllowed")
+    server = world.server("shard-a")
+    assert (server.records["acme"].place.state, server.records["acme"].place.open) == (
+        PlaceState.ARCHIVED,
+        False,
+    )
+    assert server.rows["acme"].keys() == set(ROWS)
+    world.api.delete("TenantArchive", archive_name(world))
+    await world.settle()
+    assert world.servers.store.rows() == set(ROWS)
+    assert world.condition("ShardReady") == ("True", "Ready")
+    assert server.rows["acme"] == {}
+
+
 async def test_who_comes_back_finds_what_was_kept() -> None:
     world = await archived()
     world.tenant(**VECTORS)
@@ -357,7 +378,7 @@ async def test_delete_waits_for_a_shard_that_is_down() -> None:
     await world.settle()
     world.api.delete("Tenant", "acme")
     await world.settle()
-    assert world.condition("Ready") == ("False", "ShardUnavailable")
+    assert world.condition("ShardReady") == ("False", "ShardUnavailable")
     world.server("shard-a").down = False
     world.relist()
     await world.settle(timedelta(minutes=5))
