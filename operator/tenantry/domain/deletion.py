@@ -74,8 +74,9 @@ def archive_step(
     if tenant is not None and tenant.uid == archive.spec.tenant_uid and not tenant.deleting:
         return ArchiveStep.UNTRUE
     later = owner not in (None, archive.spec.tenant_uid)
-    if namespace is not None and later and namespace.tenant == archive.spec.tenant:
-        # A later tenant of that name has it, or had it and left an archive of its own.
+    if namespace is not None and later and namespace.tenant == archive.spec.tenant and not vectors:
+        # A later tenant of that name has it, or had it and left an archive of its own. Of vectors that is not enough:
+        # one with another owner may have a new namespace, and no right to them.
         return ArchiveStep.RESTORED
     kept = namespace is not None and owner == archive.spec.tenant_uid
     if not kept and not vectors:

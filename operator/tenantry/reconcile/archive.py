@@ -107,9 +107,9 @@ async def _purge(archive: TenantArchive, raw: Manifest, namespace: Observed | No
     # Who deletes an object is not in its managedFields.
     actor = "unknown" if archive.deleting else names.MANAGER
     row = await record.intent(archive, cx, f"{uid}/purging@{due}", Action.PURGING, message, actor=actor)
-    if namespace is not None and not namespace.deleting:
-        await cx.objects.emit(raw, row.action, row.message)
     raw = await purge.purge_vectors(archive, raw, cx)
+    if namespace is None or not namespace.deleting:
+        await cx.objects.emit(raw, row.action, row.message)
     if namespace is not None:
         await depart(leave(origin(namespace, _adoption(archive))), namespace, cx)
     return await _take(ArchiveStep.PURGED, archive, raw, None, cx)
@@ -117,8 +117,9 @@ async def _purge(archive: TenantArchive, raw: Manifest, namespace: Observed | No
 
 async def _keep(archive: TenantArchive, raw: Manifest, namespace: Observed | None, cx: Context) -> Result:
     """Hold access cut until the time has come."""
-    # In a namespace that goes nothing can be made any more; the vectors stay.
-    if namespace is not None and not namespace.deleting:
+    if namespace is not None and namespace.deleting:
+        namespace = None  # nothing can be made in it any more; the vectors stay
+    if namespace is not None:
         owner = Owner(archive.spec.tenant, archive.spec.tenant_uid, namespace.name)
         shelf = cx.seen.children(namespace.name)
         await close(owner, namespace, shelf, cx, adoption=_adoption(archive), email=archive.spec.owner.email)

@@ -59,11 +59,13 @@ def held(former: Former, cx: Context) -> list[Held]:
 
 def may_hold(subject: Tenant | TenantArchive, cx: Context) -> bool:
     """Return whether there are vectors of a deleted tenant, or may be on a shard that cannot be read."""
-    if held(Former.of(subject), cx):
-        return True
-    if isinstance(subject, TenantArchive) and subject.status.phase is ArchivePhase.PURGED:
-        return False
-    return _hidden(subject, cx) is not None
+    places = held(Former.of(subject), cx)
+    if isinstance(subject, TenantArchive) and subject.status.phase in (
+        ArchivePhase.PURGED,
+        ArchivePhase.RESTORED,
+    ):
+        return any(item.record.place.uid == subject.spec.tenant_uid for item in places)
+    return bool(places) or _hidden(subject, cx) is not None
 
 
 def _hidden(subject: Tenant | TenantArchive, cx: Context) -> Retry | Stalled | None:

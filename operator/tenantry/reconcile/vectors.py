@@ -325,6 +325,9 @@ async def _ensured(shard: str, engine: Engine, wanted: Place, record: Record | N
     with shard_errors(shard):
         now = await engine.ensure(wanted)
     cx.fleet.put(shard, now)
+    if record is not None and record.place.uid != wanted.uid:
+        for archive in cx.seen.archives_of(wanted.tenant):
+            cx.wake(Key("TenantArchive", archive.metadata.name))  # its vectors have another owner now
     if record is None:
         # It counts there now, and its isolation is probed at the next look.
         cx.wake(Key("VectorShard", shard))

@@ -101,6 +101,7 @@ def test_an_archive_purges_only_what_it_keeps_and_only_when_due(
         assert not due
     elif step is ArchiveStep.RESTORED:
         assert owner == OTHER, "a later tenant of that name, though it may be gone again"
+        assert not vectors
     else:
         assert step is ArchiveStep.PURGED
         assert owner is None

@@ -386,21 +386,40 @@ async def test_delete_waits_for_a_shard_that_is_down() -> None:
     assert world.server("shard-a").records == {}
 
 
-async def test_vectors_of_a_tenant_that_never_got_its_place_back_go_with_it() -> None:
+async def test_vectors_that_a_tenant_never_got_back_stay_with_their_archive() -> None:
     world = await archived()
     world.server("shard-a").down = True
     world.clock.turn(minutes=1)
     await world.settle()
     world.tenant(**VECTORS, deletionPolicy="Delete")
     await world.settle()
-    assert archive(world)["status"]["phase"] == "Restored"
+    assert archive(world)["status"]["phase"] == "Kept"
     world.api.delete("Tenant", "acme")
     await world.settle()
     world.server("shard-a").down = False
     world.relist()
     await world.settle(timedelta(minutes=5))
     assert world.api.get("Tenant", "acme") is None
+    assert world.server("shard-a").rows["acme"].keys() == set(ROWS)
+    await purge(world)
+    assert archive(world)["status"]["phase"] == "Purged"
+    assert world.servers.store.rows() == set(ROWS)
     assert world.server("shard-a").records == {}
+
+
+async def test_a_new_customer_with_a_new_namespace_does_not_end_what_is_kept_of_the_old_one() -> None:
+    world = await archived()
+    world.api.delete("Namespace", "tenant-acme")
+    await world.settle()
+    world.tenant(**VECTORS, owner={"email": "new@else.example"})
+    await world.settle()
+    assert archive(world)["status"]["phase"] == "Kept"
+    assert world.condition("ShardReady") == ("False", "RestoreNotAllowed")
+    await purge(world)
+    assert archive(world)["status"]["phase"] in ("Restored", "Purged")
+    assert world.servers.store.rows() == set(ROWS)
+    assert world.condition("ShardReady") == ("True", "Ready")
+    assert world.api.get("Namespace", "tenant-acme") is not None
 
 
 async def test_a_shard_that_is_gone_is_named() -> None:
