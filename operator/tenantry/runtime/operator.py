@@ -17,6 +17,7 @@ from typing import Any
 from kubernetes.aio.client.configuration import Configuration
 from prometheus_client import CollectorRegistry
 
+from tenantry.adapters.engines import RealEngines
 from tenantry.adapters.exports import FsspecStore
 from tenantry.adapters.kubernetes.client import Client
 from tenantry.adapters.kubernetes.kinds import CHILD_KINDS
@@ -280,6 +281,7 @@ class Operator:
             policy,
             self._watcher,
             deferred=deferred,
+            engines=RealEngines(),
             fleet=self._fleet,
             exports=self._exports,
             wake=queue.add,

@@ -7,14 +7,14 @@ crash leaves a session that the record does not allow.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from psycopg import AsyncConnection
 
-from tenantry.adapters.pgvector import credentials, hardening, inspection, owners, store
+from tenantry.adapters.pgvector import credentials, exporting, hardening, inspection, owners, store
 from tenantry.adapters.pgvector.connections import Connections
 from tenantry.adapters.pgvector.credentials import Key
 from tenantry.adapters.pgvector.inspection import Login
@@ -157,14 +157,24 @@ class PgvectorEngine:
         password = self._password(record.id, record.place.generation)
         return await probe(self.address, password, record, [self.site(other) for other in neighbours])
 
-    async def export(self, tenant: str) -> AsyncIterator[bytes]:
-        """Raise Refused: this version exports nothing."""
-        raise Refused(f"this version cannot export the rows of {tenant}")
-        yield b""
+    async def export(self, tenant: str) -> AsyncGenerator[bytes, None]:
+        """Yield a tenant's rows as they are at one moment, as lines of JSON."""
+        record = await self._recorded(tenant)
+        async with self.own_connection() as connection:
+            async for piece in exporting.export(connection, self.site(record)):
+                yield piece
 
-    async def restore(self, tenant: str, lines: AsyncIterator[bytes]) -> int:  # noqa: ARG002 - as the port has it
-        """Raise Refused: this version takes nothing back."""
-        raise Refused(f"this version cannot take back the rows of {tenant}")
+    async def restore(self, tenant: str, lines: AsyncIterator[bytes]) -> int:
+        """Put exported rows into a tenant's place, which must be empty: all or none."""
+        record = await self._recorded(tenant)
+        async with self.own_connection() as connection:
+            return await exporting.restore(connection, self.site(record), lines)
+
+    async def _recorded(self, tenant: str) -> Record:
+        record = await self.find(tenant)
+        if record is None:
+            raise Refused(f"there is no place of {tenant}")
+        return record
 
     async def close(self) -> None:
         """Give up the connections."""
