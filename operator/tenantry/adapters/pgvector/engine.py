@@ -8,7 +8,7 @@ crash leaves a session that the record does not allow.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -158,23 +158,26 @@ class PgvectorEngine:
         return await probe(self.address, password, record, [self.site(other) for other in neighbours])
 
     async def export(self, tenant: str) -> AsyncGenerator[bytes, None]:
-        """Yield a tenant's rows as they are at one moment, as lines of JSON."""
-        record = await self._recorded(tenant)
-        async with self.own_connection() as connection:
-            async for piece in exporting.export(connection, self.site(record)):
+        """Yield a tenant's rows as they are at one moment, over a connection of its own."""
+        site = await self._present(tenant)
+        async with (
+            self.own_connection() as connection,
+            aclosing(exporting.export(connection, site)) as pieces,
+        ):
+            async for piece in pieces:
                 yield piece
 
     async def restore(self, tenant: str, lines: AsyncIterator[bytes]) -> int:
-        """Put exported rows into a tenant's place, which must be empty: all or none."""
-        record = await self._recorded(tenant)
+        """Put exported rows into a tenant's place, which must be empty."""
+        site = await self._present(tenant)
         async with self.own_connection() as connection:
-            return await exporting.restore(connection, self.site(record), lines)
+            return await exporting.restore(connection, site, lines)
 
-    async def _recorded(self, tenant: str) -> Record:
+    async def _present(self, tenant: str) -> store.Place:
         record = await self.find(tenant)
         if record is None:
             raise Refused(f"there is no place of {tenant}")
-        return record
+        return self.site(record)
 
     async def close(self) -> None:
         """Give up the connections."""
