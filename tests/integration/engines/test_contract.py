@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
 
@@ -442,3 +444,43 @@ def test_engines_of_a_later_version_are_refused() -> None:
     for kind in set(EngineKind) - {EngineKind.PGVECTOR}:
         with pytest.raises(Refused, match=f"cannot use engine {kind}"):
             RealEngines().open("one", kind, "https://weaviate.example")
+
+
+# --- exports -----------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_exported_of_a_closed_place_comes_back_into_an_empty_one(
+    rig: Rig, engine: Engine, place: Place
+) -> None:
+    record = await engine.ensure(place)
+    await insert(rig, engine, record, "one", "two", "three")
+    await engine.ensure(archived(place))
+    text = b"".join([piece async for piece in engine.export(place.tenant)])
+    assert sorted(json.loads(line)["id"] for line in text.splitlines()) == ["one", "three", "two"]
+    other = await engine.ensure(described(f"{place.tenant}-again"))
+
+    async def lines(end: int) -> AsyncIterator[bytes]:
+        for start in range(0, end, 7):
+            yield text[start : min(end, start + 7)]
+
+    with pytest.raises(Refused):
+        await engine.restore(other.place.tenant, lines(len(text) - 1))
+    assert await ids(rig, engine, other) == []
+    assert await engine.restore(other.place.tenant, lines(len(text))) == 3
+    assert await ids(rig, engine, other) == ["one", "three", "two"]
+    with pytest.raises(Refused):
+        await engine.restore(other.place.tenant, lines(len(text)))
+    with pytest.raises(Refused):
+        await engine.restore("nobody", lines(len(text)))
+
+
+async def test_an_export_that_is_given_up_leaves_the_engine_as_it_was(
+    rig: Rig, engine: Engine, place: Place
+) -> None:
+    record = await engine.ensure(place)
+    await insert(rig, engine, record, *(f"row-{number}" for number in range(20)))
+    for _ in range(30):  # more often than a server has connections for the operator
+        async with aclosing(engine.export(place.tenant)) as pieces:
+            await anext(pieces)
+    await engine.remove(place.tenant)
+    assert await engine.find(place.tenant) is None
