@@ -82,3 +82,4 @@ async def test_what_is_purged_is_in_the_store_and_comes_back(
         async with await psycopg.AsyncConnection.connect(server.dsn()) as connection:
             cursor = await connection.execute("SELECT tenant FROM tenantry.owners")
             assert await cursor.fetchall() == []
+        await api.until("VectorShard", SHARD, lambda found: found["status"]["tenants"] == 0, timeout=60)
