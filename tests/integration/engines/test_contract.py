@@ -294,6 +294,31 @@ async def test_what_is_removed_is_gone_and_its_neighbour_is_not(rig: Rig, engine
     assert await ids(rig, engine, again) == []
 
 
+# --- rows out and back ----------------------------------------------------------------------------------------------
+
+
+async def test_rows_are_exported_and_taken_back(rig: Rig, engine: Engine, place: Place) -> None:
+    record = await engine.ensure(place)
+    await insert(rig, engine, record, "one", "two")
+    exported = b"".join([piece async for piece in engine.export(place.tenant)])
+    assert sorted(json.loads(line)["id"] for line in exported.splitlines()) == ["one", "two"]
+    other = await engine.ensure(described("taken-back"))
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield exported
+
+    assert await engine.restore("taken-back", pieces()) == 2
+    assert await ids(rig, engine, other) == ["one", "two"]
+    with pytest.raises(Refused):
+        await engine.restore("taken-back", pieces())
+
+
+async def test_who_was_never_there_has_no_rows(engine: Engine) -> None:
+    with pytest.raises(Refused, match="nobody"):
+        async for _ in engine.export("nobody"):
+            pass
+
+
 # --- crashes --------------------------------------------------------------------------------------------------------
 
 

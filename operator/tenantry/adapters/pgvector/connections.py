@@ -31,6 +31,14 @@ WAIT: Final = 15.0
 
 _SETTLE: Final = 5.0
 
+_AT_LEISURE: Final = (
+    "statement_timeout = 0",
+    # Building an index waits for all transactions that are older, of any tenant.
+    "lock_timeout = '5min'",
+    # A process that is gone leaves no index half built for hours, nor locks.
+    "client_connection_check_interval = '10s'",
+)
+
 
 class Connections:
     """Connections to one address. Raises Refused or Unavailable, and nothing of psycopg's."""
@@ -51,7 +59,7 @@ class Connections:
         try:
             connection = await self._take()
             try:
-                with _watched(connection, seconds):
+                with watched(connection, seconds):
                     yield connection
             except psycopg.Error as error:
                 raise translated(error) from error
@@ -67,7 +75,8 @@ class Connections:
             raise Unavailable("the connection is closed")
         connection = await connect(self._address)
         try:
-            await connection.execute("SET statement_timeout = 0")
+            for setting in _AT_LEISURE:
+                await connection.execute(f"SET {setting}")
             yield connection
         except psycopg.Error as error:
             raise translated(error) from error
@@ -85,7 +94,7 @@ class Connections:
         while self._idle and not self._closed:
             connection = self._idle.pop()
             try:
-                with _watched(connection, _SETTLE):
+                with watched(connection, _SETTLE):
                     await connection.execute("")
             except psycopg.Error:
                 await _end(connection)
@@ -107,8 +116,11 @@ class Connections:
             await _end(connection)
 
 
-class _watched:  # noqa: N801 - reads as a clause of `with`
-    """Hang up on a server that does not answer in time: psycopg would wait for the answer even when cancelled."""
+class watched:  # noqa: N801 - reads as a clause of `with`
+    """Hang up on a server that does not answer in time: psycopg would wait for the answer even when cancelled.
+
+    What waits raises psycopg's OperationalError then.
+    """
 
     def __init__(self, connection: AsyncConnection[Any], seconds: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(seconds, _hang_up, connection)

@@ -19,6 +19,7 @@ import psycopg
 from psycopg import AsyncConnection, sql
 from psycopg.conninfo import make_conninfo
 
+from tenantry.adapters.pgvector.connections import LONGEST, watched
 from tenantry.adapters.pgvector.hardening import KEY_TABLE, OWNER, SCHEMA
 from tenantry.adapters.pgvector.server import connect, translated
 from tenantry.adapters.pgvector.store import NOBODY, Place
@@ -138,8 +139,9 @@ async def probe(address: str, password: str, record: Record, neighbours: Sequenc
     connection = await connect(make_conninfo(address, user=login, password=password))
     try:
         async with connection:
-            found = await _rights(connection, mine)
-            return found + await _let(connection, _attempts(mine, _closest(mine, neighbours)))
+            with watched(connection, LONGEST):
+                found = await _rights(connection, mine)
+                return found + await _let(connection, _attempts(mine, _closest(mine, neighbours)))
     except psycopg.Error as error:
         raise translated(error) from error
 

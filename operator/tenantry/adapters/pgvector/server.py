@@ -15,6 +15,9 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "application_name": "tenantry",
     "connect_timeout": 5,
     "tcp_user_timeout": 15_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
     "options": "-c statement_timeout=15s -c lock_timeout=5s -c idle_in_transaction_session_timeout=60s",
 }
 """For libpq; what the address says itself wins."""

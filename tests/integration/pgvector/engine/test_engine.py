@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,14 +23,6 @@ from tests.integration.engines.conftest import described
 from tests.integration.pgvector.conftest import Connection, admit, dsn
 
 Rows = list[tuple[object, ...]]
-
-
-@pytest.fixture
-async def engine(server: PostgresServer, admin: Connection) -> AsyncIterator[PgvectorEngine]:
-    opened = PgvectorEngine("one", server.dsn())
-    await opened.prepare()
-    yield opened
-    await opened.close()
 
 
 async def asked(connection: AsyncConnection[object], question: str, *parameters: object) -> Rows:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 from psycopg import sql
 
@@ -16,14 +14,6 @@ from tenantry.local.postgres import PostgresServer
 from tenantry.reconcile.ports import Refused
 from tests.integration.engines.conftest import SINCE
 from tests.integration.pgvector.conftest import Connection
-
-
-@pytest.fixture(scope="module")
-async def engine(server: PostgresServer, admin: Connection) -> AsyncIterator[PgvectorEngine]:
-    opened = PgvectorEngine("one", server.dsn())
-    await opened.prepare()
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture(scope="module")
