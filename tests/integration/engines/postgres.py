@@ -15,6 +15,7 @@ from psycopg import AsyncConnection
 
 from tenantry.api.shard import EngineKind
 from tenantry.domain.places import Record
+from tenantry.local import processes
 from tenantry.local.ports import free_ports
 from tenantry.local.postgres import PostgresServer
 from tests.integration.engines.rig import Application, Denied
@@ -138,9 +139,7 @@ class PostgresRig:
 
     def kill(self) -> None:
         """End the postmaster and its children as nothing else would."""
-        for process in self._processes():
-            process.kill()
-        psutil.wait_procs(self._processes(), timeout=20)
+        processes.kill(self._processes())
 
     def start(self) -> None:
         """Start it, or start it again."""

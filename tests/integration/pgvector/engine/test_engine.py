@@ -17,6 +17,7 @@ from psycopg.conninfo import make_conninfo
 from tenantry.adapters.pgvector.connections import Connections
 from tenantry.adapters.pgvector.engine import PgvectorEngine
 from tenantry.domain.places import Place, Record
+from tenantry.local import processes
 from tenantry.local.postgres import PostgresServer
 from tenantry.reconcile.ports import Refused, Unavailable
 from tests.integration.engines.conftest import described
@@ -163,8 +164,7 @@ async def test_rows_are_known_after_a_crash_of_the_server() -> None:
             async with await AsyncConnection.connect(server.dsn(), autocommit=True) as admin:
                 await admin.execute(sql.SQL("ANALYZE {}").format(engine.site(records[0]).table))
             await engine.close()
-            for process in _processes(server):
-                process.kill()
+            processes.kill(_processes(server))
             server.start()
             engine = PgvectorEngine("one", server.dsn())
             await engine.prepare()
