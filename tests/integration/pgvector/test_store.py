@@ -120,7 +120,7 @@ async def test_an_index_that_a_crash_left_half_built_is_built_anew(admin: Connec
 async def test_the_application_uses_the_index_without_naming_its_tenant(
     server: PostgresServer, admin: Connection
 ) -> None:
-    place = await admit(admin, "large")
+    place = await admit(admin, "searches")
     async with await AsyncConnection.connect(dsn(server, place), autocommit=True) as application:
         await application.execute(
             "INSERT INTO items (id, embedding) SELECT n::text, ARRAY[n, n % 7, 1]::vector(3)"
