@@ -101,7 +101,7 @@ class PostgresServer:
                 return
             # Of a server that was killed: its sessions may still write for a moment, and its process id may be
             # somebody else's by now, which PostgreSQL would take for a running server.
-            kill(self._processes())
+            kill(self.processes())
             (self._data / "postmaster.pid").unlink(missing_ok=True)
             if self._fixed_port and not is_free(self._fixed_port):
                 raise LocalError(f"port {self._fixed_port} on {LOOPBACK} is taken by another program")
@@ -124,7 +124,7 @@ class PostgresServer:
                 # "fast" ends sessions and writes everything; what hangs is ended as in a crash.
                 with suppress(LocalError):
                     self._run("pg_ctl", "stop", f"--pgdata={self._data}", "--mode=fast", "--timeout=20")
-            kill(self._processes())
+            kill(self.processes())
             self._port = None
             if self._given is None:
                 shutil.rmtree(self._folder, ignore_errors=True)
@@ -261,10 +261,10 @@ class PostgresServer:
         """Return the process that answers connections, if it runs."""
         with suppress(OSError, ValueError, IndexError):
             pid = int((self._data / "postmaster.pid").read_text().splitlines()[0])
-            return next((process for process in self._processes() if process.pid == pid), None)
+            return next((process for process in self.processes() if process.pid == pid), None)
         return None
 
-    def _processes(self) -> list[psutil.Process]:
+    def processes(self) -> list[psutil.Process]:
         """Return all processes of the server, known by their working folder: a process id may be reused."""
         found = []
         data = str(self._data.resolve())
