@@ -28,7 +28,7 @@ COUNTS = frozenset({PlaceState.OWNER, PlaceState.BLOCKED, PlaceState.ARCHIVED})
 class Known:
     """One shard. problem: why it cannot be used at present. records: by tenant; None: it has never been read.
 
-    address: of the engine. behind: what goes on behind the looks at it.
+    address: of the engine. behind: what goes on behind the looks at it. written: when we wrote to a tenant's place.
     """
 
     engine: Engine | None = None
@@ -38,6 +38,7 @@ class Known:
     server: str = ""
     looked: asyncio.Event = field(default_factory=asyncio.Event)
     behind: asyncio.Task[None] | None = None
+    written: dict[str, int] = field(default_factory=dict)
 
     def begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Have work done behind, unless some is going on. What it raises is logged: the next look begins it again."""
@@ -98,11 +99,27 @@ class Fleet:
         """Forget a shard that is gone; return what was known of it."""
         return self._known.pop(shard, None)
 
-    def saw(self, shard: str, engine: Engine, records: Iterable[Record], server: str) -> set[str]:
-        """Take in what was read of a shard; return the tenants for whom anything but a measure has changed."""
+    @property
+    def turn(self) -> int:
+        """Return a number that grows with each write of ours."""
+        return self._turn
+
+    def saw(
+        self, shard: str, engine: Engine, records: Iterable[Record], server: str, since: int | None = None
+    ) -> set[str]:
+        """Take in what was read of a shard; return the tenants for whom anything but a measure has changed.
+
+        since: `turn` when the reading began: what we wrote after that is newer than what was read.
+        """
         known = self[shard]
         before = known.records if known.usable else {}
         now = {record.place.tenant: record for record in records}
+        for tenant, turn in known.written.items():
+            if since is not None and turn > since:
+                now.pop(tenant, None)
+                if known.records and tenant in known.records:
+                    now[tenant] = known.records[tenant]
+        known.written = {} if since is None else {who: at for who, at in known.written.items() if at > since}
         known.engine, known.problem, known.records, known.server = engine, None, now, server
         known.looked.set()
         tenants = (before or {}).keys() | now.keys()
@@ -119,14 +136,20 @@ class Fleet:
     def put(self, shard: str, record: Record) -> None:
         """Take in the answer to a write of ours."""
         known = self[shard]
+        self._wrote(known, record.place.tenant)
         if known.records is not None:
             known.records[record.place.tenant] = record
 
     def drop(self, shard: str, tenant: str) -> None:
         """Take note that a place was removed."""
         known = self[shard]
+        self._wrote(known, tenant)
         if known.records is not None:
             known.records.pop(tenant, None)
+
+    def _wrote(self, known: Known, tenant: str) -> None:
+        self._turn += 1
+        known.written[tenant] = self._turn
 
     def unread(self, shards: Iterable[str]) -> list[str]:
         """Return those of the shards that have never been read."""

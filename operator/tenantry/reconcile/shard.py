@@ -82,13 +82,14 @@ async def _look(shard: VectorShard, cx: Context) -> None:
         fitness = await engine.prepare()
         if fitness.unfit is not None:
             raise Stalled(Reason.SHARD_UNFIT, f"{fitness.unfit}", SECRET_CHECK_SECONDS)
+        since = cx.fleet.turn
         records = await engine.records()
     except Refused as error:
         raise _refused(shard, str(error)) from error
     except Unavailable as error:
         message = f"the server cannot be reached: {error}"
         raise Retry(Reason.SHARD_UNAVAILABLE, message, SECRET_CHECK_SECONDS, failed=False) from error
-    for tenant in sorted(cx.fleet.saw(name, engine, records, fitness.server)):
+    for tenant in sorted(cx.fleet.saw(name, engine, records, fitness.server, since)):
         cx.wake(Key("Tenant", tenant))
 
 

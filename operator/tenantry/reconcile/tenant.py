@@ -153,6 +153,8 @@ async def _refuse_taken_names(tenant: Tenant, facts: Facts, cx: Context) -> None
     if facts.plan is not None:
         group = children.policy_group(owner, tenant.spec, facts.plan.spec, Access.OPEN, cx.policy.around)
     keys = [*map(children.key, group.manifests), ChildKey("ConfigMap", names.CONFIG_MAP)]
+    if vectors.concerned(tenant, cx):
+        keys.append(ChildKey("Secret", names.VECTOR_STORE))
     with translated():
         found = [key for key in keys if await cx.objects.get(key.kind, key.name, owner.namespace)]
     if found:
