@@ -72,6 +72,7 @@ class Fleet:
         self._reserved: dict[str, str] = {}
         self._leaks: dict[str, tuple[str, ...]] = {}
         self._probed: dict[str, int] = {}
+        self._suspects: set[str] = set()
         self._turn = 0
 
     async def close(self) -> None:
@@ -185,10 +186,12 @@ class Fleet:
     # --- canaries -----------------------------------------------------------------------------------------------
 
     def due(self, records: Sequence[Record], most: int) -> list[Record]:
-        """Return those that are to be probed next: all that never were, else those whose turn was longest ago."""
-        never = [item for item in records if item.place.tenant not in self._probed]
-        turns = sorted(records, key=lambda item: (self._probed.get(item.place.tenant, 0), item.place.tenant))
-        return never or turns[:most]
+        """Return those that are to be probed next: all that never were or that leaked, and some in turn."""
+        urgent = [item for item in records if self._leaks.get(item.place.tenant, ("",))]
+        names = {item.place.tenant for item in urgent}
+        others = [item for item in records if item.place.tenant not in names]
+        turns = sorted(others, key=lambda item: (self._probed[item.place.tenant], item.place.tenant))
+        return [*urgent, *turns[:most]]
 
     def probed(self, tenant: str, leaks: Iterable[str]) -> bool:
         """Take note of what a probe of a tenant has found; return whether that is news."""
@@ -197,7 +200,15 @@ class Fleet:
         self._probed[tenant] = self._turn
         news = self._leaks.get(tenant) != found
         self._leaks[tenant] = found
+        if found:
+            self._suspects.add(tenant)
         return news
+
+    def cleared(self, tenant: str) -> bool:
+        """Return whether a tenant's place was suspected not to be as its record says, and suspect it no more."""
+        suspected = tenant in self._suspects
+        self._suspects.discard(tenant)
+        return suspected
 
     def leaks(self, tenant: str) -> tuple[str, ...] | None:
         """Return what the last probe has found; None: there was none in this process."""

@@ -242,5 +242,6 @@ async def _probe(engine: Engine, records: Sequence[Record], cx: Context) -> None
         others = [item for item in records if item.place.tenant != record.place.tenant]
         leaks = await engine.probe(record, others)
         cx.watch.probed(len(leaks))
-        if cx.fleet.probed(record.place.tenant, leaks):
+        # After a leak the tenant's reconcile puts back what somebody changed of its place; the next look tells more.
+        if cx.fleet.probed(record.place.tenant, leaks) or leaks:
             cx.wake(Key("Tenant", record.place.tenant))

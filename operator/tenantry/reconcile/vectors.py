@@ -307,6 +307,10 @@ async def _kept_up(
         chosen=tenant.spec.vector_store is not None,
     )
     if record is not None and record.place == wanted:
+        if cx.fleet.cleared(tenant.metadata.name):
+            # It may be otherwise than its record says: the engine looks, and puts it back.
+            with shard_errors(shard):
+                record = await engine.ensure(wanted)
         return record, after, []
     rows = []
     if record is not None and wanted.generation != record.place.generation:

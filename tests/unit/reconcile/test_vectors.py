@@ -304,6 +304,18 @@ async def test_a_leak_is_told_and_its_end_too() -> None:
     assert world.condition("Ready") == ("True", "Ready")
 
 
+async def test_a_leak_of_one_keeps_no_other_from_being_probed() -> None:
+    world = await placed()
+    for name in ("umbrella", "bluth"):
+        world.tenant(name, vectorStore={"dimensions": 3, "shard": "shard-a"})
+    await world.settle()
+    world.server("shard-a").leaks.append("everything can be read")
+    for _ in range(4):
+        await look(world, "shard-a")
+    for name in ("acme", "umbrella", "bluth"):
+        assert world.condition("IsolationVerified", name) == ("False", "LeakFound")
+
+
 async def test_what_is_wrong_with_a_shard_is_said_in_its_conditions() -> None:
     world = World()
     world.plan("pro")
