@@ -68,8 +68,8 @@ def place(
 
     def within(shard: ShardLoad) -> bool:
         share = shard.weight / weights * (1 + slack)
-        # Less than one tenant is nobody's share.
-        fits = shard.tenants + 1 <= max(1, math.ceil(tenants * share))
+        # Less than one tenant is nobody's share; what a float is off by makes no whole tenant.
+        fits = shard.tenants + 1 <= max(1, math.ceil(round(tenants * share, 9)))
         return fits and (shard.stored + needed <= stored * share or stored == needed)
 
     order = preference(tenant, open_)
