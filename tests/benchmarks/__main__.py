@@ -23,7 +23,7 @@ from rich.table import Table
 
 from tenantry.local.binaries import find_binaries
 from tenantry.local.control_plane import ControlPlane
-from tests.benchmarks import planner, rates
+from tests.benchmarks import planner, rates, shards
 from tests.benchmarks.rates import Rates
 from tests.benchmarks.restart import Restart, fill, restart
 from tests.benchmarks.scenarios import creation_at_a_steady_rate, drift_repair, plan_edits, tenant_edits
@@ -150,6 +150,35 @@ async def run(scale: float, tenants: Sequence[int], parts: Sequence[str]) -> Non
                 await _restarts(cluster, patient, tenants)
 
 
+async def run_shards(scale: float) -> None:
+    """The same on a control plane of its own, where every tenant gets a place on a shard."""
+    binaries = find_binaries(print)
+    with (
+        tempfile.TemporaryDirectory(prefix="tenantry-bench-") as name,
+        ControlPlane(Path(name) / "control-plane", binaries=binaries) as plane,
+    ):
+        folder = Path(name)
+        cluster = installed(Cluster(str(plane.kubeconfig), str(binaries.kubectl)), folder)
+        cluster.kubectl("apply", "--server-side", "-f", str(PLANS))
+        state = folder / "operator"
+        state.mkdir()
+        async with administrator(cluster) as api:
+            bench = Bench(api, api.client)
+            await bench.start()
+            operator = OperatorProcess(cluster, state)
+            with running(operator):
+                await operator.start()
+                values = await shards.onboarding(bench, max(2, round(200 * scale)))
+                figures = (statistics.median(values), percentile(values, 0.99), max(values))
+                row = ("Tenant created -> Ready with a shard, 5 a second", str(len(values)))
+                _print(
+                    ("What", "N", "p50", "p99", "max", "asked"),
+                    [(*row, *(f"{value * 1000:.0f} ms" for value in figures), "p99 2 s")],
+                )
+                _print_operator(operator)
+            await bench.stop()
+
+
 async def _restarts(cluster: Cluster, operator: OperatorProcess, tenants: Sequence[int]) -> None:
     await operator.start()
     measured = []
@@ -179,7 +208,7 @@ def main() -> None:
     parser.add_argument(
         "--tenants", default="2000", help="measure restarts with so many tenants, as 2000,10000"
     )
-    parser.add_argument("--parts", default="planner,waits,rates,restart", help="what to measure")
+    parser.add_argument("--parts", default="planner,waits,rates,shards,restart", help="what to measure")
     arguments = parser.parse_args()
     parts = arguments.parts.split(",")
     console.print(f"{platform.machine()}, {psutil.cpu_count()} cores, Python {platform.python_version()}\n")
@@ -187,7 +216,9 @@ def main() -> None:
     counts = sorted(int(each) for each in arguments.tenants.split(","))
     if "planner" in parts:
         _print(("Planner, 20 seeds", "median, worst", "asked"), planner.measure())
-    if set(parts) - {"planner"}:
+    if "shards" in parts:
+        asyncio.run(run_shards(arguments.scale))
+    if set(parts) - {"planner", "shards"}:
         asyncio.run(run(arguments.scale, counts, parts))
     console.print(f"measured in {time.monotonic() - begin:.0f} s")
 
