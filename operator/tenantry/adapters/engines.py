@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tenantry.adapters.pgvector.engine import PgvectorEngine
+from tenantry.adapters.pgvector.moving import PgvectorMover
 from tenantry.api.shard import EngineKind
 from tenantry.reconcile.mover import Mover
 from tenantry.reconcile.ports import Engine, Refused
@@ -20,7 +21,9 @@ class RealEngines:
         )
 
     def mover(self, source: Engine, target: Engine, tenant: str) -> Mover:
-        """Raise Refused: this version moves no tenants."""
+        """Return what moves a tenant. Raises Refused where these engines cannot do that."""
+        if isinstance(source, PgvectorEngine) and isinstance(target, PgvectorEngine):
+            return PgvectorMover(source, target, tenant)
         raise Refused(
-            f"this version moves no tenants, nor {tenant} from {source.endpoint} to {target.endpoint}"
+            f"tenants move between shards of engine {EngineKind.PGVECTOR} only, not {tenant} between these"
         )

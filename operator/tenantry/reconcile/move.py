@@ -341,6 +341,7 @@ async def _switch(under: Under) -> Record:
 
 async def _committed(under: Under) -> MovePhase | Wait:
     await _switch(under)
+    await under.mover.detach()
     under.status["finishedAt"] = rfc3339(under.cx.clock.now())
     for key in (
         Key("Tenant", under.tenant),

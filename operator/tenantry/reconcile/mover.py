@@ -63,6 +63,9 @@ class Mover(Protocol):
     async def redirect(self) -> None:
         """After that: have the source send writers on."""
 
+    async def detach(self) -> None:
+        """End the copying, once both know where the tenant is."""
+
     async def clean_target(self) -> None:
         """Roll back: remove everything of the move, and let the source go on as if it had never been."""
 

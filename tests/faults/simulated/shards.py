@@ -132,8 +132,11 @@ class SimulatedMover:
 
     async def redirect(self) -> None:
         """Have the source send writers on."""
-        self._servers.following.discard(self._copy)
         await self._set(PlaceState.MOVED, "redirect")
+
+    async def detach(self) -> None:
+        """End the copying."""
+        self._servers.following.discard(self._copy)
 
     async def clean_target(self) -> None:
         """Have nothing of the move, as if it had never been."""

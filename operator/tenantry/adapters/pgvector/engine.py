@@ -7,6 +7,7 @@ crash leaves a session that the record does not allow.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
@@ -14,14 +15,15 @@ from urllib.parse import quote, urlencode
 
 from psycopg import AsyncConnection
 
-from tenantry.adapters.pgvector import credentials, exporting, hardening, inspection, owners, store
+from tenantry.adapters.pgvector import credentials, exporting, fence, hardening, inspection, owners, store
+from tenantry.adapters.pgvector.comparing import Compared
 from tenantry.adapters.pgvector.connections import Connections
 from tenantry.adapters.pgvector.credentials import Key
 from tenantry.adapters.pgvector.inspection import Login
 from tenantry.adapters.pgvector.probe import probe
 from tenantry.adapters.pgvector.server import examine, parts
 from tenantry.domain.fitness import Fitness, unfit
-from tenantry.domain.places import Place, Record
+from tenantry.domain.places import Place, PlaceState, Record
 from tenantry.reconcile.ports import Refused, Unavailable
 
 Connection = AsyncConnection[Any]
@@ -37,6 +39,8 @@ class PgvectorEngine:
         self._connections = Connections(address)
         self._prepared: tuple[Any, ...] | None = None
         self._key: Key | None = None
+        self.behind: dict[str, asyncio.Task[str | None]] = {}
+        self.compared: dict[str, Compared] = {}
 
     @property
     def endpoint(self) -> tuple[str, int]:
@@ -110,6 +114,8 @@ class PgvectorEngine:
                 for slot, password in due.items():
                     await store.set_password(connection, site, slot, password)
                 await owners.write(connection, place, id_)
+                if place.state is PlaceState.OWNER:
+                    await fence.down(connection, site)
             found = await owners.find(connection, place.tenant)
         if found is None:
             raise Unavailable(f"the record of {place.tenant} was removed meanwhile")
@@ -181,6 +187,9 @@ class PgvectorEngine:
 
     async def close(self) -> None:
         """Give up the connections."""
+        for task in self.behind.values():
+            task.cancel()
+        await asyncio.gather(*self.behind.values(), return_exceptions=True)
         await self._connections.close()
 
     def _password(self, id_: str, generation: int) -> str:

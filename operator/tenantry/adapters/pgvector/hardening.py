@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from psycopg import AsyncConnection, sql
 
+from tenantry.adapters.pgvector import fence
+
 SCHEMA: Final = "tenantry"
 OWNER: Final = "tenantry_owner"
 """Owns what tenants use. It bypasses row-level security, which applying a replicated row needs, and nobody may log in
@@ -74,6 +76,17 @@ CREATE TABLE IF NOT EXISTS {KEY_TABLE} (
 )
 """
 
+MARKERS: Final = f"{SCHEMA}.markers"
+"""What moves send through the replication to see how far it is."""
+
+_MARKERS: Final = f"""
+CREATE TABLE IF NOT EXISTS {MARKERS} (
+    move    text COLLATE "C" NOT NULL,
+    number  bigint NOT NULL,
+    PRIMARY KEY (move, number)
+)
+"""
+
 _WHO: Final = f"""
 CREATE OR REPLACE FUNCTION {SCHEMA}.tenant() RETURNS text STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = ''
 RETURN (SELECT tenant FROM {SCHEMA}.owners WHERE id = substring(session_user::text FROM '^t_([0-9a-f]{{16}})_[ab]$'))
@@ -93,6 +106,11 @@ async def prepare(connection: AsyncConnection[Any]) -> None:
         # Of whoever runs this, a superuser: not even the owner of all else reads it.
         await connection.execute(_KEY)
         await connection.execute(f"REVOKE ALL ON {KEY_TABLE} FROM PUBLIC")
+        await connection.execute(_MARKERS)
+        await connection.execute(f"ALTER TABLE {MARKERS} OWNER TO {OWNER}")
+        await connection.execute(fence.FUNCTION)
+        await connection.execute(f"ALTER FUNCTION {SCHEMA}.fence OWNER TO {OWNER}")
+        await connection.execute(f"REVOKE ALL ON FUNCTION {SCHEMA}.fence FROM PUBLIC")
         await connection.execute(_WHO)
         await connection.execute(f"ALTER FUNCTION {SCHEMA}.tenant OWNER TO {OWNER}")
         await _close(connection)

@@ -1,0 +1,79 @@
+"""Holds a tenant's writes back at one server while it is decided where they go on, and sends them away afterwards.
+
+The fence is a trigger on the tenant's table. That it is there is read from the catalogue, which is current in every
+transaction, however old its snapshot; what it reads in `tenantry.owners` is current only under READ COMMITTED. There
+a write waits for the decision; under any other isolation level it fails at once, and is to be tried again.
+
+    TN001   the vectors have moved to another shard: read the Secret vector-store again, connect there, write again
+    TN002   writes are held back for a moment: write again
+
+Reads never meet it, nor does what replication applies.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from psycopg import AsyncConnection, sql
+
+if TYPE_CHECKING:
+    from tenantry.adapters.pgvector.store import Place
+
+SCHEMA: Final = "tenantry"
+TRIGGER: Final = "tenantry_fence"
+MOVED: Final = "TN001"
+HELD: Final = "TN002"
+
+FUNCTION: Final = f"""
+CREATE OR REPLACE FUNCTION {SCHEMA}.fence() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+DECLARE
+    found text;
+    patience timestamptz := clock_timestamp() + interval '5 seconds';
+BEGIN
+    LOOP
+        SELECT o.state INTO found FROM {SCHEMA}.owners o WHERE o.id = substring(TG_TABLE_SCHEMA FROM 3);
+        IF found = 'moved' THEN
+            RAISE EXCEPTION 'these vectors have moved to another shard' USING ERRCODE = '{MOVED}',
+                HINT = 'Read the Secret vector-store again, connect as it says, and write again.';
+        END IF;
+        IF current_setting('transaction_isolation') <> 'read committed' OR clock_timestamp() > patience THEN
+            RAISE EXCEPTION 'writes are held back for a moment' USING ERRCODE = '{HELD}', HINT = 'Write again.';
+        END IF;
+        IF found = 'owner' THEN
+            RETURN NULL;
+        END IF;
+        PERFORM pg_sleep(0.005);
+    END LOOP;
+END
+$$
+"""
+
+
+async def up(connection: AsyncConnection[Any], place: Place) -> None:
+    """Put the fence up. In a transaction that holds the table in SHARE ROW EXCLUSIVE mode."""
+    made = (
+        "CREATE OR REPLACE TRIGGER {trigger} BEFORE INSERT OR UPDATE OR DELETE ON {table} FOR EACH STATEMENT"
+    )
+    for statement in (
+        f"{made} EXECUTE FUNCTION {SCHEMA}.fence()",
+        "ALTER TABLE {table} ENABLE TRIGGER {trigger}",
+    ):
+        await connection.execute(
+            sql.SQL(statement).format(trigger=sql.Identifier(TRIGGER), table=place.table)
+        )
+
+
+async def down(connection: AsyncConnection[Any], place: Place) -> None:
+    """Take the fence down; one that is not there is no error.
+
+    It stays, disabled: dropping it would wait for everybody who reads.
+    """
+    cursor = await connection.execute(
+        "SELECT 1 FROM pg_trigger WHERE tgrelid = to_regclass(%s) AND tgname = %s AND tgenabled <> 'D'",
+        (f"{place.role}.items", TRIGGER),
+    )
+    if await cursor.fetchone() is not None:
+        await connection.execute(
+            sql.SQL("ALTER TABLE {} DISABLE TRIGGER {}").format(place.table, sql.Identifier(TRIGGER))
+        )

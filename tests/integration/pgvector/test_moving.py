@@ -1,0 +1,449 @@
+"""Moves between two real servers, with fsync on: writers go on all the while, processes and servers die."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import AsyncConnection
+
+from tenantry.adapters.pgvector import fence
+from tenantry.adapters.pgvector.engine import PgvectorEngine
+from tenantry.adapters.pgvector.moving import PgvectorMover
+from tenantry.domain.moves import activated, importing
+from tenantry.domain.places import Place, PlaceState
+from tenantry.domain.vectors import Shape
+from tenantry.local.postgres import PostgresServer
+from tenantry.local.processes import kill
+from tenantry.reconcile.mover import Busy
+from tenantry.reconcile.ports import Refused, Unavailable
+
+ROWS = 500
+PATIENCE_SECONDS = 60.0
+SHAPE = Shape(8)
+
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Pair:
+    """Two servers and the present engines on them."""
+
+    servers: tuple[PostgresServer, PostgresServer]
+    engines: list[PgvectorEngine] = field(default_factory=list)
+
+    async def connect(self) -> None:
+        """Use engines that know nothing, as a fresh process does."""
+        await self.close()
+        names = ("shard-a", "shard-b")
+        self.engines = [
+            PgvectorEngine(name, each.dsn()) for name, each in zip(names, self.servers, strict=True)
+        ]
+        for engine in self.engines:
+            await until(engine.prepare)
+
+    async def close(self) -> None:
+        for engine in self.engines:
+            await engine.close()
+
+    def mover(self, tenant: str) -> PgvectorMover:
+        return PgvectorMover(self.engines[0], self.engines[1], tenant)
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[tuple[PostgresServer, PostgresServer]]:
+    """Two servers that wait for the disk."""
+    settings = {"wal_retrieve_retry_interval": "200ms"}
+    with PostgresServer(settings=settings) as one, PostgresServer(settings=settings) as other:
+        yield one, other
+
+
+@pytest.fixture
+async def pair(servers: tuple[PostgresServer, PostgresServer]) -> AsyncIterator[Pair]:
+    found = Pair(servers)
+    await found.connect()
+    yield found
+    await found.close()
+
+
+async def until(step: Callable[[], Awaitable[Any]], holds: Callable[[Any], bool] = lambda _: True) -> Any:
+    """Try a step again and again, as the controller does, until what it returns is as it should be."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            with suppress(Unavailable, Busy):
+                found = await step()
+                if holds(found):
+                    return found
+            await asyncio.sleep(0.05)
+
+
+async def admitted(pair: Pair) -> str:
+    """Give a tenant a place on the first server, with some rows."""
+    tenant = f"mover{next(_numbers)}"
+    place = Place(tenant, f"uid-{tenant}", "owner", 1, SHAPE, datetime.now(UTC))
+    await pair.engines[0].ensure(place)
+    async with pair.engines[0].connection() as connection:
+        await connection.execute(
+            "INSERT INTO tenantry.vector_8 (tenant_id, id, embedding, content)"
+            " SELECT %s, 'seed-' || n, array_fill(n, ARRAY[8])::vector(8), 'seed' FROM generate_series(1, %s) n",
+            (tenant, ROWS),
+        )
+    return tenant
+
+
+class Load:
+    """Three writers and a reader of one tenant; remembers what was acknowledged.
+
+    They find the server that takes writes as an application does: by trying the one they know, and after a redirect
+    the other one.
+    """
+
+    def __init__(self, pair: Pair, tenant: str) -> None:
+        self._pair, self._tenant = pair, tenant
+        self.rows: dict[str, str | None] = {f"seed-{n}": "seed" for n in range(1, ROWS + 1)}
+        self.unsure: dict[str, set[str | None]] = {}
+        self.at = 0
+        self.writes = 0
+        self.longest = 0.0
+        self._stopped = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._connections: dict[int, AsyncConnection[Any]] = {}
+
+    async def __aenter__(self) -> Load:
+        self._tasks = [asyncio.create_task(self._write(number)) for number in range(3)]
+        self._tasks.append(asyncio.create_task(self._read()))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stopped.set()
+        await asyncio.gather(*self._tasks)
+
+    async def _dsn(self, at: int) -> str:
+        engine = self._pair.engines[at]
+        record = await until(lambda: engine.find(self._tenant), lambda found: found is not None)
+        return engine.access(record)["dsn"]
+
+    async def _connect(self) -> AsyncConnection[Any]:
+        return await AsyncConnection.connect(await self._dsn(self.at), autocommit=True)
+
+    async def _write(self, number: int) -> None:
+        loop = asyncio.get_running_loop()
+        for turn in itertools.count():
+            row, content = f"w{number}-{turn % 50}", f"turn {turn}" if turn % 7 else None
+            began = loop.time()
+            while not self._stopped.is_set() and not await self._try(number, row, content):
+                await asyncio.sleep(0.005)
+            if self._stopped.is_set():
+                break
+            self.longest = max(self.longest, loop.time() - began)
+            await asyncio.sleep(0.002)
+        if (connection := self._connections.pop(number, None)) is not None:
+            await connection.close()
+
+    async def _try(self, number: int, row: str, content: str | None) -> bool:
+        """Write a row once; return whether it was acknowledged."""
+        try:
+            connection = self._connections.get(number)
+            if connection is None or connection.closed:
+                connection = await self._connect()
+                self._connections[number] = connection
+            self.unsure.setdefault(row, {self.rows.get(row)}).add(content)
+            await self._one(connection, row, content)
+        except psycopg.Error as error:
+            if error.sqlstate in (fence.MOVED, fence.HELD) and len(self.unsure[row]) == 2:
+                del self.unsure[row]  # it was not taken, for sure
+            if error.sqlstate == fence.MOVED:
+                self.at = 1
+                await self._connections.pop(number).close()
+            return False
+        except (Unavailable, Refused):
+            return False
+        self.rows[row] = content
+        self.unsure.pop(row, None)
+        self.writes += 1
+        return True
+
+    async def _one(self, connection: AsyncConnection[Any], row: str, content: str | None) -> None:
+        if content is None:
+            await connection.execute("DELETE FROM items WHERE id = %s", (row,))
+            return
+        await connection.execute(
+            "INSERT INTO items (id, embedding, content) VALUES (%s, '[1,2,3,4,5,6,7,8]', %s)"
+            " ON CONFLICT (tenant_id, id) DO UPDATE SET content = excluded.content",
+            (row, content),
+        )
+
+    async def _read(self) -> None:
+        """Read where writes go; a server that is killed may end it, nothing else."""
+        while not self._stopped.is_set():
+            with suppress(psycopg.OperationalError, Unavailable, Refused):
+                connection = await self._connect()
+                async with connection:
+                    while not self._stopped.is_set():
+                        cursor = await connection.execute("SELECT count(*) FROM items WHERE content = 'seed'")
+                        assert await cursor.fetchone() == (ROWS,)
+                        await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
+
+    async def check(self, at: int) -> None:
+        """Compare what a server holds with what was acknowledged."""
+        async with self._pair.engines[at].connection() as connection:
+            cursor = await connection.execute(
+                "SELECT id, content FROM tenantry.vector_8 WHERE tenant_id = %s", (self._tenant,)
+            )
+            found = await cursor.fetchall()
+        assert len(found) == len({row for row, _ in found})
+        there = dict(found)
+        for row in self.rows.keys() | there.keys():
+            if row in self.unsure:  # its answer never came
+                assert there.get(row) in self.unsure[row] | {self.rows.get(row)}
+            else:
+                assert there.get(row) == self.rows.get(row), row
+
+
+STEPS = ("prepare", "copy", "verify", "block", "activate", "redirect", "detach", "clean")
+
+
+async def take(pair: Pair, tenant: str, step: str) -> None:
+    """Take one step of a move to its end, with movers that know nothing."""
+    await TAKES[step](pair, tenant)
+
+
+async def _prepare(pair: Pair, tenant: str) -> None:
+    here = await until(lambda: pair.engines[0].find(tenant), lambda item: item is not None)
+    await until(lambda: pair.mover(tenant).prepare(importing(here.place)))
+
+
+async def _copy(pair: Pair, tenant: str) -> None:
+    found = await until(lambda: pair.mover(tenant).progress(), lambda item: item.copied or item.lost)
+    if found.lost:
+        await _prepare(pair, tenant)
+        await _copy(pair, tenant)
+    await until(lambda: pair.mover(tenant).index(), bool)
+
+
+async def _verify(pair: Pair, tenant: str) -> None:
+    await until(lambda: pair.mover(tenant).verify(), lambda item: item is None)
+
+
+async def _activate(pair: Pair, tenant: str) -> None:
+    there = await until(lambda: pair.engines[1].find(tenant), lambda item: item is not None)
+    await until(lambda: pair.mover(tenant).activate(activated(there.place, open_=True)))
+
+
+async def _redirect(pair: Pair, tenant: str) -> None:
+    await until(lambda: pair.mover(tenant).redirect())
+
+
+async def _detach(pair: Pair, tenant: str) -> None:
+    await until(lambda: pair.mover(tenant).detach())
+
+
+async def _clean(pair: Pair, tenant: str) -> None:
+    await until(lambda: pair.mover(tenant).clean_source())
+
+
+async def held(pair: Pair, tenant: str) -> None:
+    """Hold writes back, trying again as the controller does."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            try:
+                await pair.mover(tenant).block()
+            except (Busy, Unavailable):
+                with suppress(Unavailable):
+                    await pair.mover(tenant).unblock()
+                await asyncio.sleep(0.1)
+                with suppress(Unavailable, Busy):
+                    await pair.mover(tenant).verify()
+            else:
+                return
+
+
+TAKES: dict[str, Callable[[Pair, str], Awaitable[None]]] = {
+    "prepare": _prepare,
+    "copy": _copy,
+    "verify": _verify,
+    "block": held,
+    "activate": _activate,
+    "redirect": _redirect,
+    "detach": _detach,
+    "clean": _clean,
+}
+
+
+async def writable(pair: Pair, tenant: str) -> list[int]:
+    """Return the servers that take a write of the tenant now."""
+    found = []
+    for number, engine in enumerate(pair.engines):
+        record = await engine.find(tenant)
+        if record is None or not record.place.open:
+            continue
+        async with await AsyncConnection.connect(engine.access(record)["dsn"], autocommit=True) as connection:
+            with suppress(psycopg.Error):
+                await connection.execute("SET default_transaction_isolation = 'repeatable read'")
+                await connection.execute("UPDATE items SET content = content WHERE id = 'seed-1'")
+                found.append(number)
+    return found
+
+
+async def test_a_move_under_load_loses_nothing(pair: Pair) -> None:
+    tenant = await admitted(pair)
+    async with Load(pair, tenant) as load:
+        await until(lambda: asyncio.sleep(0), lambda _: load.writes > 50)
+        for step in STEPS[:-1]:
+            await take(pair, tenant, step)
+        before = load.writes
+        await until(lambda: asyncio.sleep(0), lambda _: load.at == 1 and load.writes > before + 50)
+    await load.check(1)
+    assert load.longest < 10
+    await take(pair, tenant, "clean")
+    assert await pair.engines[0].find(tenant) is None
+    for server in pair.engines:
+        async with server.connection() as connection:
+            for table in ("pg_publication", "pg_subscription", "pg_replication_slots", "tenantry.markers"):
+                cursor = await connection.execute(f"SELECT count(*) FROM {table}")
+                assert await cursor.fetchone() == (0,), table
+
+
+@pytest.mark.parametrize("last", STEPS[:4])
+async def test_it_can_be_rolled_back_before_the_decision_and_done_again(pair: Pair, last: str) -> None:
+    tenant = await admitted(pair)
+    async with Load(pair, tenant) as load:
+        for step in STEPS[: STEPS.index(last) + 1]:
+            await take(pair, tenant, step)
+        await until(lambda: pair.mover(tenant).clean_target())
+        assert await pair.engines[1].find(tenant) is None
+        before = load.writes
+        await until(lambda: asyncio.sleep(0), lambda _: load.writes > before + 20)
+    await load.check(0)
+    for step in STEPS:
+        await take(pair, tenant, step)
+    await load.check(1)
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["source", "target"])
+@pytest.mark.parametrize("during", STEPS[:4])
+async def test_a_server_that_is_killed_delays_the_move_and_loses_nothing(
+    pair: Pair, during: str, which: int
+) -> None:
+    tenant = await admitted(pair)
+    async with Load(pair, tenant) as load:
+        for step in STEPS[:-1]:
+            if step == during:
+                going = asyncio.create_task(take(pair, tenant, step))
+                await asyncio.sleep(0)
+                kill(pair.servers[which].processes())
+                await asyncio.to_thread(pair.servers[which].start)
+                with suppress(Unavailable, Refused, Busy, TimeoutError):
+                    await going
+                await pair.connect()
+                for earlier in STEPS[: STEPS.index(step)]:
+                    await take(pair, tenant, earlier)
+            await take(pair, tenant, step)
+    await load.check(1)
+    await take(pair, tenant, "clean")
+
+
+async def test_only_one_place_takes_writes(pair: Pair) -> None:
+    tenant = await admitted(pair)
+    seen = {}
+    for step in STEPS:
+        await take(pair, tenant, step)
+        seen[step] = await writable(pair, tenant)
+    assert seen == {
+        **{step: [0] for step in ("prepare", "copy", "verify")},
+        "block": [],
+        **{step: [1] for step in ("activate", "redirect", "detach", "clean")},
+    }
+
+
+async def test_a_transaction_that_does_not_end_keeps_nobody_else_waiting(pair: Pair) -> None:
+    tenant = await admitted(pair)
+    for step in STEPS[:3]:
+        await take(pair, tenant, step)
+    record = await pair.engines[0].find(tenant)
+    assert record is not None
+    dsn = pair.engines[0].access(record)["dsn"]
+    async with (
+        await AsyncConnection.connect(dsn) as idle,
+        await AsyncConnection.connect(dsn, autocommit=True) as busy,
+    ):
+        await idle.execute("UPDATE items SET content = 'held' WHERE id = 'seed-1'")
+        with pytest.raises(Busy, match="does not end"):
+            await pair.mover(tenant).block()
+        await busy.execute("UPDATE items SET content = 'seed' WHERE id = 'seed-2'")
+        await idle.rollback()
+    await take(pair, tenant, "block")
+    await until(lambda: pair.mover(tenant).unblock())
+    assert await writable(pair, tenant) == [0]
+
+
+async def test_a_writer_with_an_old_snapshot_is_refused_and_nothing_is_lost(pair: Pair) -> None:
+    tenant = await admitted(pair)
+    for step in STEPS[:3]:
+        await take(pair, tenant, step)
+    record = await pair.engines[0].find(tenant)
+    assert record is not None
+    async with await AsyncConnection.connect(pair.engines[0].access(record)["dsn"]) as old:
+        await old.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
+        await old.execute("SELECT count(*) FROM items")
+        for step in STEPS[3:6]:
+            await take(pair, tenant, step)
+        with pytest.raises(psycopg.Error) as refused:
+            await old.execute("UPDATE items SET content = 'late' WHERE id = 'seed-1'")
+        assert refused.value.sqlstate in (fence.MOVED, fence.HELD)
+
+
+async def test_a_write_that_waits_goes_on_when_the_move_is_given_up(pair: Pair) -> None:
+    tenant = await admitted(pair)
+    for step in STEPS[:4]:
+        await take(pair, tenant, step)
+    record = await pair.engines[0].find(tenant)
+    assert record is not None
+    async with await AsyncConnection.connect(
+        pair.engines[0].access(record)["dsn"], autocommit=True
+    ) as writer:
+        waits = asyncio.create_task(writer.execute("UPDATE items SET content = 'new' WHERE id = 'seed-1'"))
+        async with pair.engines[0].connection() as root:
+            query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND usename ^@ 't_'"
+            await until(lambda: _one(root, query), lambda count: count == 1)
+        await pair.mover(tenant).unblock()
+        cursor = await waits
+        assert cursor.rowcount == 1
+
+
+async def _one(connection: AsyncConnection[Any], query: str) -> Any:
+    cursor = await connection.execute(query)
+    return (await cursor.fetchone() or (None,))[0]
+
+
+async def test_a_lost_slot_has_the_copy_begin_anew(pair: Pair) -> None:
+    tenant = await admitted(pair)
+    for step in STEPS[:2]:
+        await take(pair, tenant, step)
+    async with pair.engines[0].own_connection() as root:
+        await root.execute(
+            "SELECT pg_terminate_backend(active_pid, 5000), pg_drop_replication_slot(slot_name)"
+            " FROM pg_replication_slots WHERE slot_name ^@ 'tenantry_mv_'"
+        )
+    assert (await pair.mover(tenant).progress()).lost
+    for step in STEPS:
+        await take(pair, tenant, step)
+
+
+async def test_what_is_no_copy_is_never_overwritten(pair: Pair) -> None:
+    tenant = await admitted(pair)
+    here = await pair.engines[0].find(tenant)
+    assert here is not None
+    await pair.engines[1].ensure(replace(here.place, epoch=7, state=PlaceState.OWNER))
+    with pytest.raises(Refused, match="and no copy"):
+        await pair.mover(tenant).prepare(importing(here.place))
+    with pytest.raises(Refused, match="and no copy"):
+        await pair.mover(tenant).clean_target()
