@@ -20,6 +20,7 @@ from tenantry.adapters.pgvector.moving import PgvectorMover
 from tenantry.domain.moves import activated, importing
 from tenantry.domain.places import Place, PlaceState
 from tenantry.domain.vectors import Shape
+from tenantry.local.ports import free_ports
 from tenantry.local.postgres import PostgresServer
 from tenantry.local.processes import kill
 from tenantry.reconcile.mover import Busy
@@ -38,6 +39,7 @@ class Pair:
 
     servers: tuple[PostgresServer, PostgresServer]
     engines: list[PgvectorEngine] = field(default_factory=list)
+    tenants: list[str] = field(default_factory=list)
 
     async def connect(self) -> None:
         """Use engines that know nothing, as a fresh process does."""
@@ -61,7 +63,11 @@ class Pair:
 def servers() -> Iterator[tuple[PostgresServer, PostgresServer]]:
     """Two servers that wait for the disk."""
     settings = {"wal_retrieve_retry_interval": "200ms"}
-    with PostgresServer(settings=settings) as one, PostgresServer(settings=settings) as other:
+    first, second = free_ports(2)
+    with (
+        PostgresServer(port=first, settings=settings) as one,
+        PostgresServer(port=second, settings=settings) as other,
+    ):
         yield one, other
 
 
@@ -70,6 +76,9 @@ async def pair(servers: tuple[PostgresServer, PostgresServer]) -> AsyncIterator[
     found = Pair(servers)
     await found.connect()
     yield found
+    for tenant in found.tenants:
+        # What a test leaves half done keeps workers of the servers busy, of which there are few.
+        await found.mover(tenant).detach()
     await found.close()
 
 
@@ -89,6 +98,7 @@ async def admitted(pair: Pair) -> str:
     tenant = f"mover{next(_numbers)}"
     place = Place(tenant, f"uid-{tenant}", "owner", 1, SHAPE, datetime.now(UTC))
     await pair.engines[0].ensure(place)
+    pair.tenants.append(tenant)
     async with pair.engines[0].connection() as connection:
         await connection.execute(
             "INSERT INTO tenantry.vector_8 (tenant_id, id, embedding, content)"
@@ -138,7 +148,9 @@ class Load:
         for turn in itertools.count():
             row, content = f"w{number}-{turn % 50}", f"turn {turn}" if turn % 7 else None
             began = loop.time()
-            while not self._stopped.is_set() and not await self._try(number, row, content):
+            while not await self._try(number, row, content):
+                if self._stopped.is_set():
+                    break
                 await asyncio.sleep(0.005)
             if self._stopped.is_set():
                 break

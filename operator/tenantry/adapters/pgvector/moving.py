@@ -95,6 +95,7 @@ class PgvectorMover:
         async with self._source.connection() as source:
             slot = await _slot(source, name)
         async with self._target.connection() as target:
+            await _follow(target, name, self._source.address)
             cursor = await target.execute(
                 "SELECT count(*), count(*) FILTER (WHERE srsubstate IN ('r', 's')) FROM pg_subscription_rel"
                 " JOIN pg_subscription s ON s.oid = srsubid WHERE subname = %s",
@@ -310,6 +311,16 @@ async def _subscribed(target: Connection, name: str) -> bool:
         (name,),
     )
     return await cursor.fetchone() is not None
+
+
+async def _follow(target: Connection, name: str, address: str) -> None:
+    """Have a subscription read from where the source is now: its address may have changed meanwhile."""
+    cursor = await target.execute("SELECT subconninfo FROM pg_subscription WHERE subname = %s", (name,))
+    found = await cursor.fetchone()
+    if found is not None and found != (address,):
+        await target.execute(
+            sql.SQL("ALTER SUBSCRIPTION {} CONNECTION {}").format(sql.Identifier(name), sql.Literal(address))
+        )
 
 
 async def _fence_up(source: Connection, site: Site, tenant: str) -> None:
