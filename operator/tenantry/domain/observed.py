@@ -91,6 +91,8 @@ class TenantClaim:
     unready: Unready | None = None
     shard: str = ""  # where its status places it
     epoch: int = 0
+    pin: str = ""  # the shard that its spec asks for
+    dedicated: bool = False  # its plan asks for a shard of its own; filled in where that is looked at
 
     @property
     def seniority(self) -> tuple[datetime, str]:

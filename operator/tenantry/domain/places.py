@@ -32,6 +32,10 @@ class PlaceState(StrEnum):
     ARCHIVED = "archived"  # here, kept of a deleted tenant
 
 
+COUNTS = frozenset({PlaceState.OWNER, PlaceState.BLOCKED, PlaceState.ARCHIVED})
+"""States of a place that holds a tenant's vectors."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A tenant's place as it should be, or as a shard has it on record. since: when `generation` came into use.

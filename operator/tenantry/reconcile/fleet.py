@@ -13,15 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tenantry.domain.errors import PartError
-from tenantry.domain.places import PlaceState, Record
+from tenantry.domain.places import COUNTS, Record
 
 if TYPE_CHECKING:
     from tenantry.reconcile.ports import Engine
 
 logger = logging.getLogger(__name__)
-
-COUNTS = frozenset({PlaceState.OWNER, PlaceState.BLOCKED, PlaceState.ARCHIVED})
-"""States of a place that holds a tenant's vectors."""
 
 
 @dataclass(slots=True)
@@ -63,6 +60,12 @@ class Known:
         """Return the bytes of all places."""
         return sum(record.size for record in (self.records or {}).values())
 
+    @property
+    def held(self) -> int:
+        """Return the bytes of the places that hold tenants' vectors: without copies and what a move left behind."""
+        records = (self.records or {}).values()
+        return sum(record.size for record in records if record.place.state in COUNTS)
+
 
 class Fleet:
     """All shards by name. Not for threads: one event loop writes and reads it."""
@@ -74,6 +77,7 @@ class Fleet:
         self._probed: dict[str, int] = {}
         self._suspects: set[str] = set()
         self._turn = 0
+        self._told: dict[tuple[str, str], str] = {}
 
     async def close(self) -> None:
         """End all that goes on, and give up all connections."""
@@ -182,6 +186,13 @@ class Fleet:
     def reserved(self) -> Mapping[str, str]:
         """Return the shards of tenants whose placements are on their way."""
         return self._reserved
+
+    def news(self, shard: str, topic: str, message: str) -> bool:
+        """Take note of what is said about a shard, empty where nothing is; return whether that is worth an Event."""
+        before = self._told.pop((shard, topic), "")
+        if message:
+            self._told[shard, topic] = message
+        return bool(message) and message != before
 
     # --- canaries -----------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from tenantry.domain.fitness import Fitness
 from tenantry.domain.moves import Terms
 from tenantry.domain.observed import ChildKey, Observed, RevisionDetail, TenantClaim
 from tenantry.domain.places import Place, Record, Rotation
+from tenantry.domain.rebalancing import RebalanceTerms
 from tenantry.reconcile.brake import Brake
 from tenantry.reconcile.deferred import Deferred
 from tenantry.reconcile.exports import Exports
@@ -169,6 +170,9 @@ class Observations(Protocol):
     def moves(self) -> Sequence[TenantMove]:
         """Return every TenantMove that is active."""
 
+    def ended_moves(self) -> Sequence[TenantMove]:
+        """Return every TenantMove that is over and still there as a record."""
+
     def archives_of(self, tenant: str) -> Sequence[TenantArchive]:
         """Return the archives of former tenants of that name."""
 
@@ -208,6 +212,7 @@ class Policy:
     own_namespace: str = "tenantry-system"
     shard_pause: timedelta = timedelta(seconds=30)
     moves: Terms = field(default_factory=Terms)
+    rebalance: RebalanceTerms = field(default_factory=RebalanceTerms)
 
 
 class AuditLog(Protocol):

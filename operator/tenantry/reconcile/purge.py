@@ -19,12 +19,11 @@ from tenantry.domain import names
 from tenantry.domain.deletion import Former, VectorsStep, is_of, vectors_step
 from tenantry.domain.errors import Retry, Stalled
 from tenantry.domain.moves import under_way
-from tenantry.domain.places import Record, archived
+from tenantry.domain.places import COUNTS, Record, archived
 from tenantry.domain.reasons import Action, Reason
 from tenantry.reconcile import record as audit
 from tenantry.reconcile.enact import translated
 from tenantry.reconcile.exports import Exported, Source, StoreFailed
-from tenantry.reconcile.fleet import COUNTS
 from tenantry.reconcile.ports import Context, Engine
 from tenantry.reconcile.result import Key
 from tenantry.reconcile.vectors import CHECK_SECONDS, shard_errors, usable

@@ -179,7 +179,8 @@ def _balance(cx: Context) -> Mapping[str, Balance]:
     shards = cx.seen.shards()
     if cx.fleet.unread(shard.metadata.name for shard in shards):
         return {}
-    return balance(shards, {shard.metadata.name: cx.fleet[shard.metadata.name].size for shard in shards})
+    held = {shard.metadata.name: cx.fleet[shard.metadata.name].held for shard in shards}
+    return balance(shards, held, cx.policy.rebalance.theta)
 
 
 def _balanced(share: Balance | None, before: Condition | None) -> Observation | None:

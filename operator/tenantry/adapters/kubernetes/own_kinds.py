@@ -157,6 +157,7 @@ class OwnKinds(ShardKinds):
             unready=standing.unready(manifest),
             shard=_text(manifest, "status", "placement", "shard"),
             epoch=_number(manifest, "status", "placement", "epoch"),
+            pin=_text(manifest, "spec", "vectorStore", "shard"),
         )
         if before is not None:
             self._unindex(before)

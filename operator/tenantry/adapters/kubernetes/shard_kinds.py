@@ -37,6 +37,10 @@ class ShardKinds:
         """Return every TenantMove that is active, by name."""
         return [self._active[name] for name in sorted(self._active)]
 
+    def ended_moves(self) -> Sequence[TenantMove]:
+        """Return every TenantMove that is over and still there as a record, by name."""
+        return [self._moves[name] for name in sorted(self._moves.keys() - self._active.keys())]
+
     def all_moves(self) -> Sequence[str]:
         """Return the names of all TenantMoves, also of those that have ended."""
         return sorted(self._moves)
