@@ -137,26 +137,24 @@ def _together(plans: Iterable[RebalancePlan]) -> RebalancePlan:
 # --- triggers -------------------------------------------------------------------------------------------------------
 
 
-def _over(facts: Facts, terms: RebalanceTerms) -> frozenset[str]:
-    """Return the shards that have been over their share for long enough, by their conditions."""
-    found = set()
+def _over(facts: Facts, terms: RebalanceTerms) -> Mapping[str, bool]:
+    """Return the shards that are over their share by their conditions, and whether they have been for long enough."""
+    found = {}
     for shard in facts.shards:
         balanced = conditions.find(shard.status.conditions, ConditionType.BALANCED)
-        if balanced is None or balanced.status != "False":
-            continue
-        if facts.now - balanced.last_transition_time >= terms.over:
-            found.add(shard.metadata.name)
-    return frozenset(found)
+        if balanced is not None and balanced.status == "False":
+            found[shard.metadata.name] = facts.now - balanced.last_transition_time >= terms.over
+    return found
 
 
-def _triggers(view: Layout, facts: Facts, over: frozenset[str], terms: RebalanceTerms) -> Iterator[str]:
+def _triggers(view: Layout, facts: Facts, over: Mapping[str, bool], terms: RebalanceTerms) -> Iterator[str]:
     for shards, tenants in view.fleets.values():
         known = {shard.name: shard for shard in shards if shard.reachable}
         free = [item for item in tenants if item.shard in known and not item.busy]
         yield from _sentences(known, free)
     minutes = terms.over.total_seconds() / 60
     for shard in facts.shards:
-        if shard.metadata.name in over and facts.holding(shard.metadata.name).reachable:
+        if over.get(shard.metadata.name) and facts.holding(shard.metadata.name).reachable:
             yield f"{shard.metadata.name} has been over its share for at least {minutes:g} minutes"
 
 
@@ -210,15 +208,21 @@ def _hopeless(move: TenantMove) -> bool:
 
 
 def _admit(
-    steps: Iterable[Step], facts: Facts, terms: RebalanceTerms, over: frozenset[str] | None
+    steps: Iterable[Step], facts: Facts, terms: RebalanceTerms, over: Mapping[str, bool] | None
 ) -> tuple[tuple[Beginning, ...], tuple[Waiting, ...]]:
-    """Part the steps into those that may begin now and those that wait. over: None where somebody asks for all."""
+    """Part the steps into those that may begin now and those that wait. over: None where somebody asks for all.
+
+    What a shard would give that its condition calls balanced is no step at all: beside a tenant that is too large the
+    planner wants the others more even than that.
+    """
     occupied = _occupied(facts)
     ended = _ended(facts, terms)
     names = {move.metadata.name for move in (*facts.moves, *facts.ended)}
     epochs = {claim.name: claim.epoch for claim in facts.claims}
     beginning, waiting = [], []
     for step in steps:
+        if over is not None and step.reason is MoveReason.REBALANCE and step.source not in over:
+            continue
         reason = _early(step, over, terms) or _taken(step, occupied) or ended.pause(step, facts.now)
         if reason:
             waiting.append(Waiting(step, reason))
@@ -229,8 +233,8 @@ def _admit(
     return tuple(beginning), tuple(waiting)
 
 
-def _early(step: Step, over: frozenset[str] | None, terms: RebalanceTerms) -> str:
-    if over is None or step.reason is not MoveReason.REBALANCE or step.source in over:
+def _early(step: Step, over: Mapping[str, bool] | None, terms: RebalanceTerms) -> str:
+    if over is None or step.reason is not MoveReason.REBALANCE or over[step.source]:
         return ""
     return f"until {step.source} has been over its share for {terms.over.total_seconds() / 60:g} minutes"
 
@@ -265,19 +269,16 @@ class _Pauses:
 
     def pause(self, step: Step, now: datetime) -> str:
         """Return what a step waits for; empty where it waits for no pause."""
-        rests = [(step.tenant, self.aborted.get(step.tenant))]
+        rests = [(self.aborted.get(step.tenant), f"a move of {step.tenant} was given up")]
         if step.reason is MoveReason.REBALANCE:
-            rests.append((step.tenant, self.tenants.get(step.tenant)))
-            rests += [(shard, self.shards.get(shard)) for shard in (step.source, step.target)]
-        due = [(until, who) for who, until in rests if until is not None and until > now]
+            rests.append((self.tenants.get(step.tenant), f"{step.tenant} has just moved"))
+            shards = (step.source, step.target)
+            rests += [(self.shards.get(shard), f"a move on {shard} has just ended") for shard in shards]
+        due = [(until, why) for until, why in rests if until is not None and until > now]
         if not due:
             return ""
-        until, who = max(due)
-        return f"until {until:%H:%M:%S} UTC: {who} has moved" if who == step.tenant else _rest(who, until)
-
-
-def _rest(shard: str, until: datetime) -> str:
-    return f"until {until:%H:%M:%S} UTC: a move on {shard} has just ended"
+        until, why = max(due, key=lambda each: each[0])
+        return f"until {until:%H:%M:%S} UTC: {why}"
 
 
 def _ended(facts: Facts, terms: RebalanceTerms) -> _Pauses:

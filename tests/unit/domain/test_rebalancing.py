@@ -104,6 +104,16 @@ def test_a_shard_that_is_over_for_less_time_than_another_waits() -> None:
     assert "until c has been over its share for 5 minutes" in waits(decision).values()
 
 
+def test_a_shard_whose_condition_is_balanced_gives_nothing_unless_somebody_asks() -> None:
+    fleet = Fleet([shard("a", over_since=LONG_AGO), shard("b"), shard("c")])
+    fleet.put("huge", "a", 10_000)
+    for number in range(10):
+        fleet.put(f"t{number}", "b")
+    assert not fleet.decide().pending
+    assert fleet.decide().plan.too_large == ("huge",)
+    assert {source for _, source, _, _ in begun(fleet.decide(asked=True))} == {"b"}
+
+
 def test_a_drained_shard_gives_all_one_at_a_time() -> None:
     fleet = even("a", "b", "c")
     fleet.shards[0] = shard("a", drain=True)
@@ -118,11 +128,14 @@ def test_a_drained_shard_gives_all_one_at_a_time() -> None:
 
 def test_a_pin_moves_its_tenant_and_leads_nowhere_else() -> None:
     fleet = even("a", "b")
-    fleet.put("ta0", "a", pin="b")
+    fleet.put("ta0", "a", 1, pin="b")
     assert begun(fleet.decide()) == [("ta0", "a", "b", "Pin")]
     fleet.settle()
     assert fleet.claims["ta0"].shard == "b"
-    assert [who for who, *_ in fleet.moved] == ["ta0"]
+    fleet.put("tb5", "b", 300)
+    fleet.settle()
+    assert len(fleet.moved) > 1
+    assert fleet.claims["ta0"].shard == "b"
 
 
 @pytest.mark.parametrize(
@@ -247,8 +260,8 @@ def test_rebalancing_rests_after_a_move_and_a_drain_does_not() -> None:
     done = move("t0", "a", "b", "Completed", finishedAt="2026-01-01T11:30:00Z", epoch=0)
     decision = fleet.decide(ended=[done])
     assert [who for who, *_ in begun(decision)] == ["t1"]
-    assert waits(decision)["t0"] == "until 12:30:00 UTC: t0 has moved"
-    just = move("t5", "a", "b", "Completed", finishedAt="2026-01-01T11:59:30Z", epoch=0)
+    assert waits(decision)["t0"] == "until 12:30:00 UTC: t0 has just moved"
+    just = move("t5", "a", "x", "Completed", finishedAt="2026-01-01T11:59:30Z", epoch=0)
     decision = fleet.decide(ended=[just])
     assert not decision.beginning
     assert "until 12:00:30 UTC: a move on a has just ended" in waits(decision).values()
@@ -258,10 +271,13 @@ def test_rebalancing_rests_after_a_move_and_a_drain_does_not() -> None:
 
 def test_a_move_that_was_given_up_is_not_begun_again_at_once_and_then_has_another_name() -> None:
     fleet = even("a", "b")
-    fleet.put("ta0", "a", pin="b")
+    fleet.put("ta0", "a", 1, pin="b")
     aborted = move("ta0", "a", "b", "Aborted", "Pin", finishedAt="2026-01-01T11:55:00Z")
     decision = fleet.decide(ended=[aborted])
-    assert (begun(decision), waits(decision)) == ([], {"ta0": "until 12:05:00 UTC: ta0 has moved"})
+    assert (begun(decision), waits(decision)) == (
+        [],
+        {"ta0": "until 12:05:00 UTC: a move of ta0 was given up"},
+    )
     fleet.now += timedelta(minutes=6)
     (beginning,) = fleet.decide(ended=[aborted]).beginning
     assert beginning.name == "ta0-e1-2"
