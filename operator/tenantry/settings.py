@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from tenantry.domain.rebalance import THETA
+from tenantry.domain.rebalancing import RebalanceTerms
 
 
 def _words(value: object) -> object:
@@ -65,6 +69,16 @@ class Settings(BaseSettings):
     """How long the credentials before may still be used."""
     shard_seconds: float = Field(default=30.0, ge=1)
     """How often a vector shard is looked at."""
+    rebalance: bool = True
+    """On or Off: whether the operator plans moves of tenants between shards."""
+    rebalance_theta: float = Field(default=THETA, gt=0, le=1)
+    """How far above its share a shard may be: 0.05 is five percent."""
+    rebalance_over_seconds: float = Field(default=300.0, ge=0)
+    """For how long a shard must be over its share before tenants are moved off it."""
+    rebalance_tenant_seconds: float = Field(default=3600.0, ge=0)
+    """How long a tenant that was moved is not moved again to even out shards."""
+    rebalance_shard_seconds: float = Field(default=60.0, ge=0)
+    """How long a shard rests after a move before another one evens it out."""
     dns_namespace: str = "kube-system"
     """Namespace of the cluster's DNS, which every tenant may ask."""
     scraper_namespaces: Words = ()
@@ -78,6 +92,17 @@ class Settings(BaseSettings):
     """How long a purged or restored TenantArchive stays as a record."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
+
+    @property
+    def rebalance_terms(self) -> RebalanceTerms:
+        """Return how tenants are moved between shards."""
+        return RebalanceTerms(
+            enabled=self.rebalance,
+            theta=self.rebalance_theta,
+            over=timedelta(seconds=self.rebalance_over_seconds),
+            tenant_pause=timedelta(seconds=self.rebalance_tenant_seconds),
+            shard_pause=timedelta(seconds=self.rebalance_shard_seconds),
+        )
 
     @property
     def ledger_url(self) -> str:

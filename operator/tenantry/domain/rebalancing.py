@@ -87,7 +87,8 @@ class Waiting:
 class Decision:
     """What is to be done. triggers: why, a sentence each. withdrawn: moves of the planner that can never begin.
 
-    notes: by tenant, why it stays where it should not be, and the next step.
+    notes: by tenant, why it stays where it should not be, and the next step. unsettled: how the fleet is will ask for
+    another decision soon: a shard is over its share, or a move goes on.
     """
 
     plan: RebalancePlan = field(default_factory=lambda: RebalancePlan((), (), 0))
@@ -96,6 +97,7 @@ class Decision:
     waiting: tuple[Waiting, ...] = ()
     withdrawn: tuple[TenantMove, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
+    unsettled: bool = False
 
     @property
     def pending(self) -> bool:
@@ -108,14 +110,15 @@ def decide(facts: Facts, terms: RebalanceTerms, *, asked: bool = False) -> Decis
     view = layout(facts)
     over = _over(facts, terms)
     withdrawn = tuple(move for move in facts.moves if _hopeless(move))
+    unsettled = bool(over or facts.moves)
     triggers = tuple(_triggers(view, facts, over, terms))
     if not (triggers or asked):
-        return Decision(withdrawn=withdrawn, notes=view.notes)
+        return Decision(withdrawn=withdrawn, notes=view.notes, unsettled=unsettled)
     plans = [plan(shards, tenants, theta=terms.theta) for shards, tenants in view.fleets.values()]
     whole = _together(plans)
     beginning, waiting = _admit(whole.steps, facts, terms, None if asked else over)
     notes = {**_stuck(whole, view), **view.notes}
-    return Decision(whole, triggers, beginning, waiting, withdrawn, notes)
+    return Decision(whole, triggers, beginning, waiting, withdrawn, notes, unsettled)
 
 
 def _together(plans: Iterable[RebalancePlan]) -> RebalancePlan:

@@ -29,8 +29,8 @@ from tenantry.domain.conditions import Outcome
 from tenantry.domain.errors import PartError, Retry
 from tenantry.domain.places import PlaceState, Record
 from tenantry.domain.reasons import Action, Reason
+from tenantry.reconcile import rebalance, report
 from tenantry.reconcile import record as audit
-from tenantry.reconcile import report
 from tenantry.reconcile.enact import apply_group, translated
 from tenantry.reconcile.mover import Busy, Mover, Progress
 from tenantry.reconcile.ports import Conflict, Context, Engine, Refused, Unavailable
@@ -347,6 +347,7 @@ async def _committed(under: Under) -> MovePhase | Wait:
         Key("Tenant", under.tenant),
         Key("VectorShard", under.source_shard),
         Key("VectorShard", under.target_shard),
+        rebalance.KEY,  # both shards are free for the next move
     ):
         under.cx.wake(key)
     return MovePhase.CLEANING
@@ -404,6 +405,7 @@ async def _ended(
     status.setdefault("finishedAt", rfc3339(cx.clock.now()))
     raw = await _write(move, raw, status, Outcome(Reason.READY, message), cx)
     await cx.objects.emit(raw, Action.MOVED if phase is MovePhase.COMPLETED else Action.MOVE_ABORTED, message)
+    cx.wake(rebalance.KEY)
     return raw
 
 

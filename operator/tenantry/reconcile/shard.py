@@ -24,7 +24,7 @@ from tenantry.domain.quantities import as_quantity
 from tenantry.domain.reasons import ConditionType, Reason
 from tenantry.domain.rebalancing import Balance, balance
 from tenantry.domain.vectors import wants_index
-from tenantry.reconcile import report
+from tenantry.reconcile import rebalance, report
 from tenantry.reconcile.enact import translated
 from tenantry.reconcile.fleet import Known
 from tenantry.reconcile.ports import Context, Engine, Refused, Unavailable
@@ -147,7 +147,8 @@ async def _report(shard: VectorShard, raw: Manifest, problem: PartError | None, 
     known = cx.fleet[name]
     share = _balance(cx).get(name)
     outcome = Outcome.failed(problem) if problem else Outcome(Reason.READY, _ready_message(shard, known))
-    balanced = _balanced(share, conditions.find(shard.status.conditions, ConditionType.BALANCED))
+    stood = conditions.find(shard.status.conditions, ConditionType.BALANCED)
+    balanced = _balanced(share, stood)
     listed = conditions.summarise(
         {},
         shard.status.conditions,
@@ -169,6 +170,8 @@ async def _report(shard: VectorShard, raw: Manifest, problem: PartError | None, 
     await report.write_status(raw, {key: value for key, value in status.items() if value is not None}, cx)
     if status["endpoint"] != shard.status.endpoint:
         _wake(name, cx)  # their network policies let them out to it
+    if balanced is not None and not balanced.holds and (stood is None or stood.status != "False"):
+        cx.wake(rebalance.KEY)  # it counts the minutes from now on
     before = conditions.find(shard.status.conditions, ConditionType.READY)
     if before is None or before.reason != outcome.reason:
         await cx.objects.emit(raw, outcome.reason, outcome.message, warning=problem is not None)

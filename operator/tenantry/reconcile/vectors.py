@@ -32,6 +32,7 @@ from tenantry.domain.placement import ShardLoad, place
 from tenantry.domain.places import Applicant, Place, PlaceState, Record, capacity_of, unreachable_pin, upkeep
 from tenantry.domain.reasons import Action, Reason
 from tenantry.domain.vectors import Shape
+from tenantry.reconcile import rebalance
 from tenantry.reconcile import record as audit
 from tenantry.reconcile.enact import Repair, apply_group, translated
 from tenantry.reconcile.fleet import Known
@@ -81,6 +82,8 @@ async def placement(
     if present is not None and cx.seen.shard(present.shard) and (moving or _stands(name, present, cx)):
         shard = cx.seen.shard(present.shard)
         assert shard is not None  # noqa: S101 - `_stands` looked
+        if _belongs_elsewhere(tenant, plan, shard):
+            cx.wake(rebalance.KEY)
         return Placed(shard, present.epoch, raw)
     shards = cx.seen.shards()
     _all_read(shards, cx)
@@ -125,6 +128,14 @@ def egress(tenant: Tenant, placed: Placed | None, cx: Context) -> Manifest | Non
         if known is not None and host and port.isdecimal():
             ways.append((known.spec.network, host, int(port)))
     return shards_egress(Owner(tenant.metadata.name, tenant.metadata.uid, tenant.namespace_name), ways)
+
+
+def _belongs_elsewhere(tenant: Tenant, plan: Plan | None, shard: VectorShard) -> bool:
+    """Tell whether a tenant's spec or its plan asks for another shard: the planner decides about that."""
+    pin = tenant.spec.vector_store.shard if tenant.spec.vector_store else ""
+    if pin:
+        return pin != shard.metadata.name
+    return plan is not None and plan.spec.vector_store.dedicated != shard.spec.dedicated
 
 
 def _stands(tenant: str, present: Placement, cx: Context) -> bool:

@@ -39,7 +39,7 @@ from tenantry.runtime.lease import Leadership, LeaseTerms
 from tenantry.runtime.listing import Gaps, Listing
 from tenantry.runtime.metrics import Metrics
 from tenantry.runtime.queue import WorkQueue
-from tenantry.runtime.router import REBALANCE, wake
+from tenantry.runtime.router import wake
 from tenantry.runtime.watching import watch_kinds
 from tenantry.settings import Settings
 
@@ -57,13 +57,13 @@ RECONCILERS = {
     "Plan": plan.reconcile,
     "VectorShard": shard.reconcile,
     "TenantMove": move.reconcile,
-    REBALANCE.kind: rebalance.reconcile,
+    rebalance.KEY.kind: rebalance.reconcile,
     "TenantArchive": archive.reconcile,
     "ClusterRole": roles.reconcile,
 }
 
 
-AFTER_SHARDS = frozenset({"Tenant", "TenantMove", "TenantArchive", REBALANCE.kind})
+AFTER_SHARDS = frozenset({"Tenant", "TenantMove", "TenantArchive", rebalance.KEY.kind})
 """Kinds whose reconciles decide by what the shards have on record."""
 
 
@@ -270,6 +270,7 @@ class Operator:
             default_dimensions=settings.default_dimensions,
             own_namespace=settings.own_namespace,
             shard_pause=timedelta(seconds=settings.shard_seconds),
+            rebalance=settings.rebalance_terms,
         )
         audit = _LeadersAudit(self._metrics.counted(self._ledger.audit), self._leadership.held)
         deferred = Deferred(lambda: queue.has_fresh)
@@ -329,7 +330,7 @@ class Operator:
             self._queue.add(Key("VectorShard", item.metadata.name), low=low)
         for name in self._seen.all_moves():
             self._queue.add(Key("TenantMove", name), low=low)
-        self._queue.add(REBALANCE, low=low)
+        self._queue.add(rebalance.KEY, low=low)
         for name in self._seen.plans():
             self._queue.add(Key("Plan", name), low=low)
         for name in self._seen.tenants():

@@ -7,14 +7,11 @@ from typing import Protocol
 
 from tenantry.adapters.kubernetes import seen
 from tenantry.domain.observed import TenantClaim
-from tenantry.reconcile import roles
+from tenantry.reconcile import rebalance, roles
 from tenantry.reconcile.result import Key
 
 COUNT_PAUSE_SECONDS = 1.0
 """A Plan or a VectorShard counts its tenants: a burst of them is one count, not hundreds."""
-
-REBALANCE = Key("Rebalance", "")
-"""The planner, of which there is one for all shards."""
 
 
 class Queue(Protocol):
@@ -56,7 +53,7 @@ def wake(index: Index, queue: Queue, kind: str, where: str, name: str) -> None:
             _wake_tenants(queue, index.tenants_on(name))
         case "VectorShard":
             queue.add(Key("VectorShard", name))
-            queue.add(REBALANCE)
+            queue.add(rebalance.KEY)
             _wake_tenants(queue, (*index.placed_on(name), *index.unplaced()))
         case "TenantMove" | "TenantArchive":
             queue.add(Key(kind, name))

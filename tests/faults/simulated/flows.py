@@ -182,6 +182,11 @@ FLOWS = [
         lambda world: _ignore(world.api.delete("TenantArchive", archive_name(world))),
     ),
     Flow("move", vector_flows.placed, lambda world: world.move("shard-b")),
+    Flow(
+        "pin to another shard",
+        vector_flows.placed_and_planned,
+        lambda world: world.tenant(vectorStore={"dimensions": 3, "shard": "shard-b"}),
+    ),
     Flow("move that is given up", vector_flows.placed, lambda world: world.move("shard-b", abort=True)),
 ]
 

@@ -6,6 +6,7 @@ import base64
 from typing import Any
 
 from tenantry.domain import names
+from tenantry.domain.rebalancing import RebalanceTerms
 from tests.faults.simulated.world import World
 
 SHARDS = ("shard-a", "shard-b")
@@ -40,9 +41,9 @@ class Application:
         return self.acknowledged - self._world.server(placement["shard"]).rows.get(self._tenant, {}).keys()
 
 
-async def with_shards() -> World:
+async def with_shards(**policy: Any) -> World:
     """Nobody is a tenant yet, and there are two shards."""
-    world = World()
+    world = World(**policy)
     world.plan("free")
     world.plan("pro")
     for shard in SHARDS:
@@ -51,9 +52,9 @@ async def with_shards() -> World:
     return world
 
 
-async def placed() -> World:
+async def placed(**policy: Any) -> World:
     """One tenant with rows on shard-a."""
-    world = await with_shards()
+    world = await with_shards(**policy)
     world.tenant(**VECTORS)
     await world.settle()
     assert world.condition("Ready") == ("True", "Ready")
@@ -61,6 +62,11 @@ async def placed() -> World:
     world.relist()
     await world.settle()
     return world
+
+
+async def placed_and_planned() -> World:
+    """One tenant with rows on shard-a, and the planner at work."""
+    return await placed(rebalance=RebalanceTerms())
 
 
 async def placed_and_suspended() -> World:

@@ -16,6 +16,7 @@ from tenantry.adapters.kubernetes.seen import Seen
 from tenantry.api.common import API_VERSION
 from tenantry.domain import names
 from tenantry.domain.audit import AuditEntry
+from tenantry.domain.rebalancing import RebalanceTerms
 from tenantry.reconcile import archive, move, plan, rebalance, roles, shard, tenant
 from tenantry.reconcile.deferred import Deferred
 from tenantry.reconcile.exports import Exports
@@ -39,7 +40,7 @@ RECONCILERS: dict[str, Callable[[Key, Context], Awaitable[Result]]] = {
     "TenantArchive": archive.reconcile,
     "VectorShard": shard.reconcile,
     "TenantMove": move.reconcile,
-    "Rebalance": rebalance.reconcile,
+    rebalance.KEY.kind: rebalance.reconcile,
     "ClusterRole": roles.reconcile,
 }
 
@@ -281,7 +282,8 @@ class World:
         self.audit = Audit(lambda: self.process)
         self.servers = Servers(lambda: self.process)
         self.store: MemoryStore | None = self.servers.store
-        self._policy = Policy(**policy)
+        # Most flows move tenants themselves, also away from where they are pinned: the planner would move them back.
+        self._policy = Policy(**{"rebalance": RebalanceTerms(enabled=False), **policy})
         self.process = self.restart()
 
     @property
@@ -333,6 +335,7 @@ class World:
         # What has a shard is looked at first, as after a real start.
         for name in process.seen.shards():
             self.add(Key("VectorShard", name.metadata.name))
+        self.add(rebalance.KEY)
         self.add(roles.KEY)
         return process
 
@@ -354,6 +357,7 @@ class World:
             self.add(Key("Tenant", name))
         for name in self.process.seen.archives():
             self.add(Key("TenantArchive", name))
+        self.add(rebalance.KEY)
         self.add(roles.KEY)
 
     async def list_anew(self) -> None:
