@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from tenantry import restoring
+from tenantry import rebalancing, restoring
 from tenantry.local import commands
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ app.command("status")(commands.status)
 app.command("restore", epilog="Exit codes: 0 done, 1 failed and nothing is restored, 2 wrong usage.")(
     restoring.restore
 )
+app.command("rebalance", epilog=rebalancing.EPILOG)(rebalancing.rebalance)
 
 
 class Output(StrEnum):
