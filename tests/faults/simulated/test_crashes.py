@@ -27,8 +27,8 @@ from tests.faults.simulated.world import Process, World
 from tests.unit.builders import T0
 
 REDONE = 5
-"""Writes that may come on top because of one fault: again itself and an audit row, or a copy with its place, and three
-that say how it stands."""
+"""Writes that may come on top because of one fault: again itself and an audit row, or a copy with its place, and
+three that say how it stands."""
 
 
 @dataclass

@@ -139,7 +139,7 @@ class PostgresRig:
 
     def kill(self) -> None:
         """End the postmaster and its children as nothing else would."""
-        processes.kill(self.processes())
+        processes.kill(self._processes())
 
     def start(self) -> None:
         """Start it, or start it again."""
