@@ -14,12 +14,34 @@ import pytest
 
 from tenantry.adapters.exports import FsspecStore
 from tenantry.local.postgres import PostgresServer
-from tests.conftest import Cluster
-from tests.integration.conftest import Api, OperatorProcess, gone, is_ready, running, tenant
+from tests.conftest import Cluster, embedded
+from tests.integration.conftest import (
+    Api,
+    OperatorProcess,
+    administrator,
+    gone,
+    is_ready,
+    running,
+    tenant,
+)
 
 OWN = "tenantry-system"
 SHARD = "purged-shard"
 NAME = "purged"
+
+
+@pytest.fixture(scope="module")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A control plane of its own: with a shard in it, every tenant of any other test would be placed there."""
+    with embedded(tmp_path_factory.mktemp("purge-plane"), plans=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+async def api(control_plane: Cluster) -> AsyncIterator[Api]:
+    """A client as its administrator."""
+    async with administrator(control_plane) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +51,13 @@ def server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-async def shard(api: Api, plans: None, server: PostgresServer) -> AsyncIterator[None]:
+async def shard(api: Api, server: PostgresServer) -> None:
     await api.apply({"kind": "Namespace", "metadata": {"name": OWN}})
     metadata = {"name": SHARD, "namespace": OWN}
     await api.apply({"kind": "Secret", "metadata": metadata, "stringData": {"dsn": server.dsn()}})
     spec = {"engine": "pgvector", "connection": {"secretRef": {"name": SHARD}}}
     await api.apply({"kind": "VectorShard", "metadata": {"name": SHARD}, "spec": spec})
-    yield
-    await api.delete("VectorShard", SHARD)
+    return
 
 
 async def application(api: Api, query: str) -> list[tuple[object, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -301,3 +301,50 @@ def _secret(name: str, server: PostgresServer) -> Object:
     """Return the Secret by which the operator finds a server."""
     metadata = {"name": name, "namespace": chart.NAMESPACE}
     return {"kind": "Secret", "metadata": metadata, "stringData": {"dsn": server.dsn()}}
+
+
+async def test_a_tenant_moves_while_its_application_writes(
+    admin: Api, servers: dict[str, PostgresServer]
+) -> None:
+    found = await admin.get("Tenant", "acme")
+    assert found is not None
+    source = found["status"]["placement"]["shard"]
+    (target,) = set(SHARDS) - {source}
+    application = asyncio.create_task(write_until_moved(admin, "acme", source))
+    move = {"kind": "TenantMove", "metadata": {"name": "acme-moves"}}
+    await admin.apply({**move, "spec": {"tenant": "acme", "targetShard": target}})
+    done = await admin.until("TenantMove", "acme-moves", in_phase("Cleaning"), timeout=90)
+    acknowledged = await application
+    assert done["status"]["source"] == source
+    assert 0 <= done["status"]["writePauseMs"] < 10_000
+    moved = await admin.until(
+        "Tenant", "acme", lambda item: is_ready(item) and item["status"]["placement"]["shard"] == target
+    )
+    assert moved["status"]["placement"] == {"shard": target, "epoch": 2}
+    assert (await secret(admin, "acme"))["shard"] == target
+    assert await stored(admin, "acme") == {"acme-1", "acme-2"} | acknowledged
+    await admin.delete("TenantMove", "acme-moves")
+    await admin.until("TenantMove", "acme-moves", gone, timeout=60)
+    async with await AsyncConnection.connect(servers[source].dsn()) as root:
+        cursor = await root.execute("SELECT count(*) FROM tenantry.owners WHERE tenant = 'acme'")
+        assert await cursor.fetchone() == (0,)
+
+
+async def write_until_moved(api: Api, name: str, source: str) -> set[str]:
+    """Write as an application does, following the Secret, until some writes have gone to another shard."""
+    acknowledged: set[str] = set()
+    elsewhere = number = 0
+    async with asyncio.timeout(120):
+        while elsewhere < 20:
+            given = await secret(api, name)
+            with suppress(psycopg.Error):
+                async with await AsyncConnection.connect(given["dsn"], autocommit=True) as connection:
+                    while elsewhere < 20:
+                        number += 1
+                        row = f"moving-{number}"
+                        await connection.execute(
+                            "INSERT INTO items (id, embedding) VALUES (%s, '[1,2,3]')", (row,)
+                        )
+                        acknowledged.add(row)
+                        elsewhere += given["shard"] != source
+    return acknowledged

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from tenantry.adapters.pgvector.store import Place
 from tenantry.domain.ownership import address_digest
 from tenantry.local.postgres import PostgresServer
 from tenantry.reconcile.exports import Exported
-from tests.conftest import Cluster
-from tests.integration.conftest import Api, tenant
+from tests.conftest import Cluster, embedded
+from tests.integration.conftest import Api, administrator, tenant
 from tests.integration.pgvector.conftest import Connection, admit
 from tests.integration.pgvector.test_exporting import content, fill_oddly, now, source
 
@@ -53,6 +53,20 @@ class Command:
         )
         out, err = await process.communicate()
         return Answer(process.returncode or 0, out.decode(), err.decode())
+
+
+@pytest.fixture(scope="module")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A control plane of its own: with a shard in it, every tenant of any other test would be placed there."""
+    with embedded(tmp_path_factory.mktemp("restore-plane")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+async def api(control_plane: Cluster) -> AsyncIterator[Api]:
+    """A client as its administrator."""
+    async with administrator(control_plane) as client:
+        yield client
 
 
 @pytest.fixture
