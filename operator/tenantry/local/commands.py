@@ -51,6 +51,9 @@ def up(
     ] = None,
     operator: Annotated[bool, typer.Option("--operator/--no-operator", help="Run the operator.")] = True,
     tenants: Annotated[bool, typer.Option("--tenants/--no-tenants", help="Create plans and tenants.")] = True,
+    shards: Annotated[
+        int, typer.Option(help="Vector shards: PostgreSQL servers with pgvector.", min=0, max=9)
+    ] = 2,
 ) -> None:
     """Start a Kubernetes control plane and the operator on this machine, with tenants to look at.
 
@@ -61,7 +64,9 @@ def up(
     from tenantry.local.tables import print_next_steps, print_tenants
 
     with _errors_for_people():
-        environment = Environment(state_dir or default_state_dir(), port=port, report=_progress)
+        environment = Environment(
+            state_dir or default_state_dir(), port=port, shards=shards, report=_progress
+        )
         started = environment.up(operator=operator, tenants=tenants)
         status = environment.status()
         if not started:

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from tenantry.local.files import locked, write_private
 from tenantry.local.kubectl import Kubectl
 from tenantry.local.manifests import Manifests, find_manifests
 from tenantry.local.operator_daemon import OPERATOR, OperatorDaemon
+from tenantry.local.shards import LocalShards
 from tenantry.local.showcase import showcase_tenants
 from tenantry.local.status import Part, Status, TenantRow
 
@@ -64,7 +66,8 @@ class _State:
 class Environment:
     """The environment in one folder. `up` and `down` may be called in any state of it, and at the same time.
 
-    `durable=False` is for data that is thrown away. `report` gets lines of progress.
+    `durable=False` is for data that is thrown away. `shards` is how many vector shards it has at least. `report` gets
+    lines of progress.
     """
 
     def __init__(
@@ -75,9 +78,12 @@ class Environment:
         durable: bool = True,
         binaries: Binaries | None = None,
         manifests: Manifests | None = None,
+        shards: int = 0,
         report: Report = lambda _: None,
     ) -> None:
         self.state_dir = Path(os.path.realpath(state_dir))
+        self.shards = LocalShards(self.state_dir, durable=durable)
+        self._shards = shards
         self.control_plane = ControlPlane(
             self.state_dir, port=port, durable=durable, binaries=binaries, report=report
         )
@@ -94,9 +100,10 @@ class Environment:
         """
         with self._locked("cannot start the environment"):
             try:
-                started = self.control_plane.start()
+                started = self._start_servers()
                 self._save(kubectl=str(self.control_plane.binaries.kubectl))
                 self._install()
+                self._apply_shards()
                 if operator:
                     started += self._run_operator()
                 if tenants:
@@ -108,6 +115,7 @@ class Environment:
             except BaseException:
                 if self._operator:
                     self._operator.stop_started()
+                self.shards.stop_started()
                 self.control_plane.stop_started()
                 raise
         return started
@@ -121,6 +129,7 @@ class Environment:
             count = processes.stop_all(
                 self.state_dir, (OPERATOR, *control_plane.STOP_ORDER), control_plane.STOP_SECONDS
             )
+            count += self.shards.stop(keep_data=keep_data)
             if not keep_data:
                 self._remove_files()
         return count
@@ -141,7 +150,10 @@ class Environment:
                 kubectl=Path(state.kubectl) if state.kubectl else None,
                 url=plane.url,
                 operator_port=state.operator_port if OPERATOR in found else None,
-                parts=tuple(Part(name, pids.get(name), plane.log(name)) for name in PARTS),
+                parts=(
+                    *(Part(name, pids.get(name), plane.log(name)) for name in PARTS),
+                    *self.shards.parts(),
+                ),
                 api_ready=api_ready,
                 tenants=tenants,
             )
@@ -160,6 +172,22 @@ class Environment:
             waiting = f"another tenantry works on {self.state_dir}: waiting for it"
             with locked(self.state_dir / _LOCK, lambda: self._report(waiting)):
                 yield
+
+    def _start_servers(self) -> list[str]:
+        """Have the control plane and the shards running, side by side; return who had to be started."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            shards = pool.submit(self.shards.start, self._shards)
+            started = self.control_plane.start()
+            begun = shards.result()
+        if begun:
+            self._report(f"started {len(begun)} PostgreSQL servers as vector shards")
+        return [*started, *begun]
+
+    def _apply_shards(self) -> None:
+        """Tell the operator where the shards are: a server that was started again may have another port."""
+        documents = self.shards.documents()
+        if documents:
+            self._kubectl().apply(documents=documents)
 
     def _install(self) -> None:
         """Install the definitions and the operator's own account and roles, unless that was done."""

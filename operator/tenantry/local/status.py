@@ -32,6 +32,8 @@ class TenantRow:
     created: datetime
     ready_since: datetime | None
     message: str
+    shard: str = ""
+    """Where its vectors are."""
 
     @classmethod
     def of(cls, tenant: Mapping[str, Any]) -> TenantRow:
@@ -50,6 +52,7 @@ class TenantRow:
             created=datetime.fromisoformat(tenant["metadata"]["creationTimestamp"]),
             ready_since=datetime.fromisoformat(since) if is_ready and since else None,
             message="" if is_ready else ready.get("message", ""),
+            shard=(status.get("placement") or {}).get("shard", ""),
         )
 
 
@@ -92,6 +95,7 @@ class Status:
                     "plan": row.plan,
                     "phase": row.phase,
                     "namespace": row.namespace,
+                    "shard": row.shard,
                     "ready": row.ready,
                     "ageSeconds": int((now - row.created).total_seconds()),
                     "message": row.message,

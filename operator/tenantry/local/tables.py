@@ -24,7 +24,9 @@ def print_tenants(console: Console, status: Status) -> None:
         console.print("no tenants", style="dim")
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("TENANT", "PLAN", "PHASE", "NAMESPACE", "READY", "READY IN", "AGE"):
+    sharded = any(row.shard for row in status.tenants)
+    shard = ("SHARD",) if sharded else ()
+    for heading in ("TENANT", "PLAN", "PHASE", "NAMESPACE", *shard, "READY", "READY IN", "AGE"):
         table.add_column(heading, no_wrap=True)
     now = datetime.now(UTC)
     for row in status.tenants:
@@ -33,6 +35,7 @@ def print_tenants(console: Console, status: Status) -> None:
             row.plan,
             _coloured(row.phase),
             row.namespace,
+            *((row.shard,) if sharded else ()),
             _coloured(row.ready),
             _time_to_ready(row),
             _duration(now - row.created),
@@ -65,6 +68,11 @@ def print_next_steps(console: Console, status: Status) -> None:
             f"{kubectl} describe tenant {shown.name}",
             f"{kubectl} get quota,limitrange,networkpolicy,rolebinding,configmap -n {shown.namespace}",
         ]
+    if shown and shown.shard:
+        lines.append(f"{kubectl} get vectorshards")
+        example = Path("examples/rag/app.py")
+        if example.exists():
+            lines.append(f"{shlex.quote(sys.executable)} {example} --tenant {shown.name}")
     if status.operator_port:
         lines.append(f"curl http://127.0.0.1:{status.operator_port}/metrics")
     if status.state_dir != default_state_dir():
