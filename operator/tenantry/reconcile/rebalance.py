@@ -32,7 +32,7 @@ PENDING_SECONDS = 60.0
 """How often to look while there is something to do; a move that has handed its tenant over wakes the planner too."""
 
 IDLE_SECONDS = 600.0
-"""How often to look otherwise: nothing tells that a plan was changed to ask for shards of its tenants' own."""
+"""How often to look otherwise: what asks for a move wakes the planner."""
 
 PLANNED = "RebalancePlanned"
 BLOCKED = "RebalanceBlocked"
