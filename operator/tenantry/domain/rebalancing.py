@@ -23,6 +23,9 @@ from tenantry.domain.layout import Facts, Layout, layout, stuck
 from tenantry.domain.reasons import ConditionType
 from tenantry.domain.rebalance import THETA, Placed, RebalancePlan, Shard, Step, plan
 
+FLOOR = 64 * 1024 * 1024
+"""Shards that differ by less are not worth a move: a fleet of tenants without vectors is at rest."""
+
 AFTER_ABORT = timedelta(minutes=10)
 """Somebody gave up a move: one for the same reason comes after so long at the earliest, also a drain or a pin."""
 
@@ -30,13 +33,14 @@ AFTER_ABORT = timedelta(minutes=10)
 @dataclass(frozen=True, slots=True)
 class RebalanceTerms:
     """How rebalancing goes. over: for how long a shard must be over its share. tenant_pause, shard_pause: between two
-    rebalancing moves of one."""
+    rebalancing moves of one. floor: bytes over the limit that are worth no move."""
 
     enabled: bool = True
     theta: float = THETA
     over: timedelta = timedelta(minutes=5)
     tenant_pause: timedelta = timedelta(minutes=60)
     shard_pause: timedelta = timedelta(minutes=1)
+    floor: int = FLOOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +52,12 @@ class Balance:
 
 
 def balance(
-    shards: Sequence[VectorShard], sizes: Mapping[str, int], theta: float = THETA
+    shards: Sequence[VectorShard], sizes: Mapping[str, int], theta: float = THETA, floor: int = 0
 ) -> Mapping[str, Balance]:
-    """Return how each shard stands, compared with the others of its engine. sizes: bytes by shard."""
+    """Return how each shard stands, compared with the others of its engine. sizes: bytes by shard.
+
+    One that is over its limit by less than `floor` bytes is within bounds.
+    """
     found = {}
     for engine in EngineKind:
         common = [shard for shard in shards if shard.spec.engine is engine and _shares(shard)]
@@ -58,8 +65,9 @@ def balance(
         total = sum(sizes.get(shard.metadata.name, 0) for shard in common)
         for shard in common:
             share = total * shard.spec.weight / weights
-            ratio = sizes.get(shard.metadata.name, 0) / share if share else 1.0
-            found[shard.metadata.name] = Balance(f"{ratio:.2f}", ratio <= 1 + theta)
+            held = sizes.get(shard.metadata.name, 0)
+            within = held <= (1 + theta) * share or held - (1 + theta) * share < floor
+            found[shard.metadata.name] = Balance(f"{held / share if share else 1.0:.2f}", within)
     return found
 
 

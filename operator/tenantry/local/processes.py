@@ -22,6 +22,7 @@ ENVIRONMENT_MARK = "TENANTRY_ENVIRONMENT"
 PART_MARK = "TENANTRY_PART"
 _INPUTS_MARK = "TENANTRY_INPUTS"
 
+_SHOWN_SECONDS = 2.0
 _POLL_SECONDS = 0.02
 _MAX_LOG_BYTES = 10_000_000
 
@@ -69,7 +70,17 @@ def spawn(
         ],
         setsid=True,
     )
-    return psutil.Process(pid)
+    process = psutil.Process(pid)
+    # For a moment it shows neither its command nor its environment, and `find` would not know it.
+    await_condition(lambda: _is_shown(process), _SHOWN_SECONDS)
+    return process
+
+
+def _is_shown(process: psutil.Process) -> bool:
+    """Tell whether a process can be told by its environment, or has ended."""
+    with suppress(psutil.Error):
+        return not is_running(process) or _INPUTS_MARK in process.environ()
+    return True
 
 
 def find(environment: Path) -> dict[str, list[psutil.Process]]:

@@ -183,7 +183,7 @@ def _balance(cx: Context) -> Mapping[str, Balance]:
     if cx.fleet.unread(shard.metadata.name for shard in shards):
         return {}
     held = {shard.metadata.name: cx.fleet[shard.metadata.name].held for shard in shards}
-    return balance(shards, held, cx.policy.rebalance.theta)
+    return balance(shards, held, cx.policy.rebalance.theta, cx.policy.rebalance.floor)
 
 
 def _balanced(share: Balance | None, before: Condition | None) -> Observation | None:

@@ -66,7 +66,7 @@ async def placed(**policy: Any) -> World:
 
 async def placed_and_planned() -> World:
     """One tenant with rows on shard-a, and the planner at work."""
-    return await placed(rebalance=RebalanceTerms())
+    return await placed(rebalance=RebalanceTerms(floor=0))
 
 
 async def placed_and_suspended() -> World:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tenantry.api.move import MoveReason
 from tenantry.domain.layout import Holding
-from tenantry.domain.rebalancing import Decision, balance
+from tenantry.domain.rebalancing import FLOOR, Decision, balance
 from tests.unit.builders import T0
 from tests.unit.domain.fleet import Fleet, move, shard
 
@@ -479,3 +479,11 @@ def test_500_tenants_settle_after_a_shard_was_added_and_one_was_drained() -> Non
     drained = [who for who, source, _, _ in fleet.moved if source == "a"]
     assert len(drained) == len(set(drained))
     assert MoveReason.DRAIN in {item.spec.reason for item in fleet.ended}
+
+
+def test_a_surplus_that_is_worth_no_move_is_within_bounds() -> None:
+    shards = [shard("a"), shard("b")]
+    sizes = {"a": 2 * FLOOR, "b": 0}
+    assert not balance(shards, sizes, 0.05, floor=FLOOR // 2)["a"].within
+    assert balance(shards, sizes, 0.05, floor=FLOOR)["a"].within
+    assert balance(shards, sizes, 0.05, floor=FLOOR)["a"].share == "2.00"

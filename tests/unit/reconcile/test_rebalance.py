@@ -12,7 +12,7 @@ from tests.faults.simulated.vector_flows import with_shards
 from tests.faults.simulated.world import World
 from tests.unit.reconcile.test_vectors import look
 
-ON = RebalanceTerms()
+ON = RebalanceTerms(floor=0)
 STORE: dict[str, Any] = {"dimensions": 3}
 
 
