@@ -23,7 +23,7 @@ from rich.table import Table
 
 from tenantry.local.binaries import find_binaries
 from tenantry.local.control_plane import ControlPlane
-from tests.benchmarks import planner, rates, shards
+from tests.benchmarks import moves, planner, rates, shards
 from tests.benchmarks.rates import Rates
 from tests.benchmarks.restart import Restart, fill, restart
 from tests.benchmarks.scenarios import creation_at_a_steady_rate, drift_repair, plan_edits, tenant_edits
@@ -151,7 +151,42 @@ async def run(scale: float, tenants: Sequence[int], parts: Sequence[str]) -> Non
 
 
 async def run_shards(scale: float) -> None:
-    """The same on a control plane of its own, where every tenant gets a place on a shard."""
+    """Print how long new tenants wait where every one gets a place on a shard."""
+
+    async def measured(bench: Bench) -> None:
+        values = await shards.onboarding(bench, max(2, round(200 * scale)))
+        figures = (statistics.median(values), percentile(values, 0.99), max(values))
+        row = ("Tenant created -> Ready with a shard, 5 a second", str(len(values)))
+        _print(
+            ("What", "N", "p50", "p99", "max", "asked"),
+            [(*row, *(f"{value * 1000:.0f} ms" for value in figures), "p99 2 s")],
+        )
+
+    await _alone(measured)
+
+
+async def run_moves(scale: float) -> None:
+    """Print what moves cost those who write meanwhile."""
+
+    async def measured(bench: Bench) -> None:
+        found = await moves.measure(bench.api, max(2, round(200 * scale)))
+        rows = []
+        for what, values, asked in (
+            ("longest write while a tenant moves", found.pauses, "p99 250 ms"),
+            ("writes held back, by the operator", found.held, ""),
+            ("longest write in half a second before", found.quiet, ""),
+            ("the whole move", found.whole, ""),
+        ):
+            figures = (statistics.median(values), percentile(values, 0.99), max(values))
+            rows.append((what, str(len(values)), *(f"{value * 1000:.0f} ms" for value in figures), asked))
+        _print(("20,000 rows of 384 dimensions", "N", "p50", "p99", "max", "asked"), rows)
+        console.print(f"{found.writes} writes were acknowledged meanwhile\n")
+
+    await _alone(measured, TENANTRY_REBALANCE="false")
+
+
+async def _alone(measured: Callable[[Bench], Awaitable[None]], **settings: str) -> None:
+    """Measure on a control plane of its own, with an operator that nobody else uses."""
     binaries = find_binaries(print)
     with (
         tempfile.TemporaryDirectory(prefix="tenantry-bench-") as name,
@@ -165,16 +200,10 @@ async def run_shards(scale: float) -> None:
         async with administrator(cluster) as api:
             bench = Bench(api, api.client)
             await bench.start()
-            operator = OperatorProcess(cluster, state)
+            operator = OperatorProcess(cluster, state, **settings)
             with running(operator):
                 await operator.start()
-                values = await shards.onboarding(bench, max(2, round(200 * scale)))
-                figures = (statistics.median(values), percentile(values, 0.99), max(values))
-                row = ("Tenant created -> Ready with a shard, 5 a second", str(len(values)))
-                _print(
-                    ("What", "N", "p50", "p99", "max", "asked"),
-                    [(*row, *(f"{value * 1000:.0f} ms" for value in figures), "p99 2 s")],
-                )
+                await measured(bench)
                 _print_operator(operator)
             await bench.stop()
 
@@ -208,7 +237,7 @@ def main() -> None:
     parser.add_argument(
         "--tenants", default="2000", help="measure restarts with so many tenants, as 2000,10000"
     )
-    parser.add_argument("--parts", default="planner,waits,rates,shards,restart", help="what to measure")
+    parser.add_argument("--parts", default="planner,waits,rates,shards,moves,restart", help="what to measure")
     arguments = parser.parse_args()
     parts = arguments.parts.split(",")
     console.print(f"{platform.machine()}, {psutil.cpu_count()} cores, Python {platform.python_version()}\n")
@@ -218,7 +247,9 @@ def main() -> None:
         _print(("Planner, 20 seeds", "median, worst", "asked"), planner.measure())
     if "shards" in parts:
         asyncio.run(run_shards(arguments.scale))
-    if set(parts) - {"planner", "shards"}:
+    if "moves" in parts:
+        asyncio.run(run_moves(arguments.scale))
+    if set(parts) - {"planner", "shards", "moves"}:
         asyncio.run(run(arguments.scale, counts, parts))
     console.print(f"measured in {time.monotonic() - begin:.0f} s")
 

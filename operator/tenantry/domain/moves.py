@@ -96,8 +96,12 @@ def _seniority(move: TenantMove) -> tuple[object, str]:
 
 
 def importing(place: Place) -> Place:
-    """Return the place on the target while it is being filled: of the next epoch, and nobody logs in."""
-    return replace(place, state=PlaceState.IMPORTING, epoch=place.epoch + 1, open=False, previous=False)
+    """Return the place on the target while it is being filled: of the next epoch.
+
+    It can be logged in to, so that nothing is left to make when writes wait; nobody has its credentials yet, and a
+    fence keeps all writes but the copy's out.
+    """
+    return replace(place, state=PlaceState.IMPORTING, epoch=place.epoch + 1, previous=False)
 
 
 def activated(place: Place, *, open_: bool) -> Place:

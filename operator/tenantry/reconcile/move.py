@@ -11,6 +11,7 @@ of the decision it was: before it the move is rolled back or tried again, after 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -248,10 +249,12 @@ async def _block(under: Under) -> MovePhase | Wait:
     if moves.given_up(under.move, claim, MovePhase.BLOCKING, uid):
         await under.mover.unblock()
         return MovePhase.ROLLING_BACK
-    began = time.monotonic()
+    with translated():
+        raw = await under.cx.objects.get("Tenant", under.tenant)
     try:
-        await under.mover.block()
-        committed = await _commit(under)
+        blocked = await under.mover.block()
+        began = time.monotonic() - blocked.seconds
+        committed = await _commit(under, raw)
     except (Busy, Refused) as error:
         await under.mover.unblock()
         tries = under.status["blocks"] = under.status.get("blocks", 0) + 1
@@ -277,16 +280,19 @@ async def _decided(under: Under) -> bool:
     )
 
 
-async def _commit(under: Under) -> bool:
+async def _commit(under: Under, raw: Manifest | None) -> bool:
     """Swap the placement; False where the tenant is gone, leaves, or is elsewhere by now: nothing is decided then.
+
+    raw: the Tenant as read a moment ago; where it has changed since it is read again.
 
     Raises Retry where the API server's answer did not come: then nobody knows, and writes stay held back until it
     tells.
     """
     wanted = Placement(shard=under.target_shard, epoch=under.status["epoch"] + 1)
-    for _ in range(COMMIT_TRIES):
-        with translated():
-            raw = await under.cx.objects.get("Tenant", under.tenant)
+    for attempt in range(COMMIT_TRIES):
+        if attempt:
+            with translated():
+                raw = await under.cx.objects.get("Tenant", under.tenant)
         if raw is None or raw["metadata"]["uid"] != under.status["tenantUID"]:
             return False
         present = Tenant.model_validate(raw).status.placement
@@ -311,36 +317,53 @@ async def _commit(under: Under) -> bool:
     return False
 
 
-async def _switch(under: Under) -> Record:
+async def _switch(under: Under) -> None:
     """After the decision: the target takes writes, the Secret leads there, the source sends writers away."""
-    cx, name = under.cx, under.tenant
+    name = under.tenant
     there = await under.target.find(name)
     if there is None:
         raise Retry(
             Reason.SHARD_UNKNOWN, f"{under.target_shard} has no record of Tenant {name}", 1.0, failed=True
         )
-    claim = cx.seen.tenant(name)
     here = await under.source.find(name)
     open_ = here.place.open if here is not None else True
+    activation = _activate(under, there, open_=open_)
+    if open_:
+        # Decided is decided: whoever reads the Secret first may write there already.
+        await asyncio.gather(activation, _point_to(under, there))
+    else:
+        await activation
+        await _point_to(under, there)
+    await under.mover.redirect()
+
+
+async def _activate(under: Under, there: Record, *, open_: bool) -> None:
     if there.place.state is PlaceState.IMPORTING:
         await under.mover.activate(moves.activated(there.place, open_=open_))
-        there = await under.target.find(name) or there
-    cx.fleet.put(under.target_shard, there)
-    if claim is not None and not claim.deleting:
-        owner = Owner(name, claim.uid, claim.namespace)
-        group = children.shard_group(owner, under.target.access(there))
-        error = await apply_group(group, cx.seen.children(claim.namespace), cx, [])
-        if error is not None:
-            raise error
-    await under.mover.redirect()
-    left = await under.source.find(name)
-    if left is not None:
-        cx.fleet.put(under.source_shard, left)
-    return there
+
+
+async def _point_to(under: Under, there: Record) -> None:
+    """Have the Secret lead to the target."""
+    claim = under.cx.seen.tenant(under.tenant)
+    if claim is None or claim.deleting:
+        return
+    group = children.shard_group(Owner(under.tenant, claim.uid, claim.namespace), under.target.access(there))
+    error = await apply_group(group, under.cx.seen.children(claim.namespace), under.cx, [])
+    if error is not None:
+        raise error
+
+
+async def _take_note(under: Under) -> None:
+    """Know of both places how they are now."""
+    for shard, engine in ((under.target_shard, under.target), (under.source_shard, under.source)):
+        record = await engine.find(under.tenant)
+        if record is not None:
+            under.cx.fleet.put(shard, record)
 
 
 async def _committed(under: Under) -> MovePhase | Wait:
     await _switch(under)
+    await _take_note(under)
     await under.mover.detach()
     under.status["finishedAt"] = rfc3339(under.cx.clock.now())
     for key in (

@@ -440,11 +440,15 @@ async def test_a_lost_slot_has_the_copy_begin_anew(pair: Pair) -> None:
     tenant = await admitted(pair)
     for step in STEPS[:2]:
         await take(pair, tenant, step)
-    async with pair.engines[0].own_connection() as root:
-        await root.execute(
-            "SELECT pg_terminate_backend(active_pid, 5000), pg_drop_replication_slot(slot_name)"
-            " FROM pg_replication_slots WHERE slot_name ^@ 'tenantry_mv_'"
-        )
+
+    async def drop() -> None:
+        async with pair.engines[0].own_connection() as root:
+            await root.execute(
+                "SELECT pg_terminate_backend(active_pid, 5000), pg_drop_replication_slot(slot_name)"
+                " FROM pg_replication_slots WHERE slot_name ^@ 'tenantry_mv_'"
+            )
+
+    await until(drop)  # who reads it comes back at once
     assert (await pair.mover(tenant).progress()).lost
     for step in STEPS:
         await take(pair, tenant, step)

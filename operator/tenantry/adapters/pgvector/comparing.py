@@ -7,6 +7,7 @@ gone is gone on both.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -68,14 +69,24 @@ async def difference(
     source: AsyncConnection[Any], target: AsyncConnection[Any], place: Place, compared: Compared
 ) -> str | None:
     """Return what differs though nobody writes any more; None: nothing does."""
-    cursor = await source.execute(sql.SQL(_SINCE).format(table=place.table), (compared.since,))
-    changed = dict(await cursor.fetchall())
-    cursor = await target.execute(sql.SQL(_THESE).format(table=place.table), (list(changed),))
-    there = dict(await cursor.fetchall())
+    since = sql.SQL(_SINCE).format(table=place.table)
+    changed, many = await asyncio.gather(
+        _rows(source, since, compared.since),
+        _count(target, place),  # each server does its part at the same time
+    )
+    these = sql.SQL(_THESE).format(table=place.table)
+    there, wanted = await asyncio.gather(_rows(target, these, list(changed)), _count(source, place))
     if changed != there:
         return f"{len(changed.items() ^ there.items())} of the rows that were written last differ"
-    counts = []
-    for connection in (source, target):
-        cursor = await connection.execute(sql.SQL(_COUNT).format(table=place.table))
-        counts.append((await cursor.fetchone() or (0,))[0])
-    return None if counts[0] == counts[1] else f"the source has {counts[0]} rows, the target {counts[1]}"
+    return None if wanted == many else f"the source has {wanted} rows, the target {many}"
+
+
+async def _rows(connection: AsyncConnection[Any], query: sql.Composed, parameter: Any) -> dict[str, int]:
+    cursor = await connection.execute(query, (parameter,))
+    return dict(await cursor.fetchall())
+
+
+async def _count(connection: AsyncConnection[Any], place: Place) -> int:
+    cursor = await connection.execute(sql.SQL(_COUNT).format(table=place.table))
+    (found,) = await cursor.fetchone() or (0,)
+    return int(found)

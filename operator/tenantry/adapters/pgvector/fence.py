@@ -51,7 +51,7 @@ $$
 
 
 async def up(connection: AsyncConnection[Any], place: Place) -> None:
-    """Put the fence up. In a transaction that holds the table in SHARE ROW EXCLUSIVE mode."""
+    """Put the fence up, in a transaction; waits for those that have written and are not done."""
     made = (
         "CREATE OR REPLACE TRIGGER {trigger} BEFORE INSERT OR UPDATE OR DELETE ON {table} FOR EACH STATEMENT"
     )

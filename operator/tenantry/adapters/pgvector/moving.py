@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from psycopg import AsyncConnection, sql
-from psycopg.errors import LockNotAvailable, UndefinedObject
+from psycopg.errors import LockNotAvailable, ObjectInUse, UndefinedObject
 
 from tenantry.adapters.pgvector import comparing, fence, owners
 from tenantry.adapters.pgvector.comparing import Compared
@@ -26,7 +26,7 @@ from tenantry.adapters.pgvector.hardening import MARKERS
 from tenantry.adapters.pgvector.store import Place as Site
 from tenantry.domain.places import Place, PlaceState, Record
 from tenantry.reconcile.mover import Blocked, Busy, Progress
-from tenantry.reconcile.ports import Refused
+from tenantry.reconcile.ports import Refused, Unavailable
 
 Connection = AsyncConnection[Any]
 
@@ -39,6 +39,8 @@ GATE_SECONDS: Final = 0.2
 MARKER_SECONDS: Final = 5.0
 COMPARE_SECONDS: Final = 10.0
 """How long a reconcile waits for a comparison; a longer one goes on behind."""
+
+DROP_TRIES: Final = 10
 
 ROUNDS: Final = 5
 """Comparisons of what differed, each after what was on its way has arrived."""
@@ -76,6 +78,9 @@ class PgvectorMover:
         async with self._source.connection() as source:
             await _publish(source, name, site)
         async with self._target.own_connection() as target:
+            # It can be logged in to, and takes no writes but those of the replication until it is the tenant's.
+            async with target.transaction():
+                await fence.up(target, site)
             await target.execute(sql.SQL("TRUNCATE {}").format(site.table))
             await target.execute(
                 sql.SQL(
@@ -168,10 +173,9 @@ class PgvectorMover:
             raise Busy("the rows were compared by another process: they are compared again")
         async with self._source.own_connection() as source, self._target.own_connection() as target:
             await _marked(source, target, name, GATE_SECONDS)
-            await source.execute(f"DELETE FROM {MARKERS} WHERE move = %s", (name,))
             began = time.monotonic()
-            await _fence_up(source, site, self._tenant)
-            await _marked(source, target, name, MARKER_SECONDS)
+            number = await _fence_up(source, site, name, self._tenant)
+            await _arrived(target, name, number, MARKER_SECONDS)
             found = await comparing.difference(source, target, site, compared)
         if found is not None:
             raise Refused(found)
@@ -293,15 +297,19 @@ async def _slot(source: Connection, name: str) -> int | None:
 
 
 async def _drop_slot(source: Connection, name: str) -> None:
-    """Drop a slot, with those that other workers of its subscription may have left; who reads it is sent away."""
-    cursor = await source.execute(
-        "SELECT slot_name, active_pid FROM pg_replication_slots WHERE slot_name = %s", (name,)
-    )
-    for slot, pid in await cursor.fetchall():
-        if pid is not None:
-            await source.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
-        with suppress(UndefinedObject):
-            await source.execute("SELECT pg_drop_replication_slot(%s)", (slot,))
+    """Drop a slot; who reads it is sent away, and may have come back once before it learned that it is over."""
+    for _ in range(DROP_TRIES):
+        cursor = await source.execute(
+            "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", (name,)
+        )
+        found = await cursor.fetchone()
+        if found is None:
+            return
+        if found[0] is not None:
+            await source.execute("SELECT pg_terminate_backend(%s, 5000)", found)
+        with suppress(UndefinedObject, ObjectInUse):
+            await source.execute("SELECT pg_drop_replication_slot(%s)", (name,))
+    raise Unavailable(f"replication slot {name} is still read")
 
 
 async def _subscribed(target: Connection, name: str) -> bool:
@@ -323,14 +331,18 @@ async def _follow(target: Connection, name: str, address: str) -> None:
         )
 
 
-async def _fence_up(source: Connection, site: Site, tenant: str) -> None:
-    """Hold writes back from here on. Raises Busy where somebody's transaction does not end."""
+async def _fence_up(source: Connection, site: Site, name: str, tenant: str) -> int:
+    """Hold writes back from here on, and send a marker after the last; return its number.
+
+    Raises Busy where somebody's transaction does not end.
+    """
     try:
         async with source.transaction():
             await source.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT}'")
             await source.execute(sql.SQL("LOCK TABLE ONLY {} IN SHARE ROW EXCLUSIVE MODE").format(site.table))
             await fence.up(source, site)
             await _set_state(source, tenant, PlaceState.BLOCKED)
+            return await _send(source, name)
     except LockNotAvailable:
         raise Busy("a transaction that writes does not end") from None
 
@@ -347,12 +359,20 @@ async def _marked(source: Connection, target: Connection, name: str, patience: f
 
     Raises Busy where it does not come in time.
     """
+    await _arrived(target, name, await _send(source, name), patience)
+
+
+async def _send(source: Connection, name: str) -> int:
     cursor = await source.execute(
         f"INSERT INTO {MARKERS} (move, number) SELECT %s, coalesce(max(number), 0) + 1 FROM {MARKERS}"
         " WHERE move = %s RETURNING number",
         (name, name),
     )
     (number,) = await cursor.fetchone() or (0,)
+    return int(number)
+
+
+async def _arrived(target: Connection, name: str, number: int, patience: float) -> None:
     until = time.monotonic() + patience
     while True:
         cursor = await target.execute(
@@ -362,4 +382,4 @@ async def _marked(source: Connection, target: Connection, name: str, patience: f
             return
         if time.monotonic() > until:
             raise Busy("the target is behind")
-        await asyncio.sleep(0.003)
+        await asyncio.sleep(0.002)
