@@ -65,6 +65,15 @@ async def test_a_shard_that_is_over_its_share_for_some_minutes_gives() -> None:
     assert "lower bound" in told[1]
 
 
+async def test_a_fleet_that_is_all_but_empty_is_at_rest() -> None:
+    world = await filled(RebalanceTerms(), acme=100, umbrella=100)
+    assert world.condition("Balanced", "shard-a", "VectorShard") == ("True", "WithinShare")
+    for _ in range(3):
+        world.clock.turn(minutes=30)
+        await world.settle()
+    assert planned(world) == {}
+
+
 async def test_off_means_that_nothing_is_planned() -> None:
     world = await filled(RebalanceTerms(enabled=False), acme=100, umbrella=100)
     world.shard("shard-a", drain=True)
