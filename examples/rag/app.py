@@ -30,8 +30,8 @@ T = TypeVar("T")
 AGAIN = frozenset({"TN001", "TN002", "28P01", "28000", "57P01", "57P02", "57P03", "42501", "40001"})
 """What a server says when the Secret is to be read again, or the write sent again: see docs/vectors.md."""
 
-TRIES = 20
-PAUSE_SECONDS = 0.1
+TRIES = 100
+PAUSE_SECONDS = 0.2
 
 DOCUMENTS = {
     "pricing": (

@@ -30,12 +30,13 @@ COMMAND = [sys.executable, "-c", "from tenantry.local.commands import app; app()
 
 
 def tenantry(state_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *arguments, f"--state-dir={state_dir}"]
+    without = ["--shards=0"] if arguments[0] == "up" else []
+    command = [*COMMAND, *arguments, *without, f"--state-dir={state_dir}"]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
 
 
 def up_in_background(state_dir: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    command = [*COMMAND, "up", "--no-operator", f"--state-dir={state_dir}", *arguments]
+    command = [*COMMAND, "up", "--no-operator", "--shards=0", f"--state-dir={state_dir}", *arguments]
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=_hear_interrupts
     )

@@ -8,12 +8,16 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tenantry.local import chart
+from tenantry.local.ports import is_free
 from tenantry.local.postgres import PostgresServer
 from tenantry.local.status import Part
+
+_PORT = "last-port"
 
 
 class LocalShards:
@@ -30,17 +34,20 @@ class LocalShards:
         Raises LocalError.
         """
         names = sorted({*map(_name, range(count)), *self._present()})
-        servers = {name: self._server(name) for name in names}
+        servers = {name: self.server(name) for name in names}
         stopped = [name for name, server in servers.items() if not server.processes()]
         self._started = [servers[name] for name in stopped]
         with ThreadPoolExecutor(max_workers=max(1, len(names))) as pool:
             # All of them: what runs already only tells its port.
             list(pool.map(PostgresServer.start, servers.values()))
+        for name, server in servers.items():
+            port = server.dsn().rpartition(":")[2].partition("/")[0]
+            (self._folder / name / _PORT).write_text(port)
         return stopped
 
     def stop(self, *, keep_data: bool) -> int:
         """End all servers, and remove what they hold unless told not to; return how many processes there were."""
-        servers = [self._server(name) for name in self._present()]
+        servers = [self.server(name) for name in self._present()]
         count = sum(len(server.processes()) for server in servers)
         for server in servers:
             server.stop()
@@ -57,7 +64,7 @@ class LocalShards:
         """Return the servers as parts of the environment."""
         found = []
         for name in self._present():
-            server = self._server(name)
+            server = self.server(name)
             pids = [process.pid for process in server.processes()]
             found.append(Part(name, min(pids) if pids else None, server.log))
         return found
@@ -67,7 +74,7 @@ class LocalShards:
         found: list[dict[str, Any]] = []
         for number, name in enumerate(self._present()):
             metadata = {"name": name, "namespace": chart.NAMESPACE}
-            dsn = self._server(name).dsn()
+            dsn = self.server(name).dsn()
             found.append(
                 {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"dsn": dsn}}
             )
@@ -92,8 +99,16 @@ class LocalShards:
             return []
         return sorted(path.name for path in self._folder.iterdir() if path.name.startswith("shard-"))
 
-    def _server(self, name: str) -> PostgresServer:
-        return PostgresServer(self._folder / name, durable=self._durable)
+    def server(self, name: str) -> PostgresServer:
+        """Return the server of that name."""
+        return PostgresServer(self._folder / name, port=self._last_port(name), durable=self._durable)
+
+    def _last_port(self, name: str) -> int | None:
+        """Return where it listened last, if that is free: applications find it again at once."""
+        with suppress(OSError, ValueError):
+            port = int((self._folder / name / _PORT).read_text())
+            return port if is_free(port) else None
+        return None
 
 
 def _name(number: int) -> str:
