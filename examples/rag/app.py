@@ -151,7 +151,10 @@ def fetched(tenant: str) -> dict[str, str]:
     ]
     if kubectl := os.environ.get("KUBECTL"):
         command[0] = kubectl
-    data = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["data"]
+    answer = subprocess.run(command, check=False, capture_output=True, text=True)
+    if answer.returncode != 0:
+        raise SystemExit(f"no vector store of tenant {tenant}: {answer.stderr.strip()}")
+    data = json.loads(answer.stdout)["data"]
     return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 

@@ -27,16 +27,17 @@ from tenantry.local.manifests import Manifests, find_manifests
 from tenantry.local.operator_daemon import OPERATOR
 
 COMMAND = [sys.executable, "-c", "from tenantry.local.commands import app; app()"]
+# Shards are in test_environment_shards.
+NO_SHARDS = {"up": ["--shards=0"], "down": [], "status": []}
 
 
 def tenantry(state_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    without = ["--shards=0"] if arguments[0] == "up" else []
-    command = [*COMMAND, *arguments, *without, f"--state-dir={state_dir}"]
+    command = [*COMMAND, *arguments, *NO_SHARDS[arguments[0]], f"--state-dir={state_dir}"]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
 
 
 def up_in_background(state_dir: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    command = [*COMMAND, "up", "--no-operator", "--shards=0", f"--state-dir={state_dir}", *arguments]
+    command = [*COMMAND, "up", "--shards=0", "--no-operator", f"--state-dir={state_dir}", *arguments]
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=_hear_interrupts
     )

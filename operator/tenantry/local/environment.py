@@ -58,6 +58,8 @@ class _State:
     """Digest of the manifests that the API server has."""
     populated: bool = False
     """Whether plans and tenants were created: later they belong to the user."""
+    shards: list[str] = field(default_factory=list)
+    """Whose VectorShards were created: later they belong to the user too."""
     operator_port: int | None = None
     settings: dict[str, str] = field(default_factory=dict)
     """What the chart tells the operator."""
@@ -121,7 +123,7 @@ class Environment:
         return started
 
     def down(self, *, keep_data: bool = False) -> int:
-        """End every process and remove the environment's files; return how many processes there were.
+        """End every process and remove the environment's files; return how many there were, a shard's as one.
 
         With `keep_data` only logs and data stay, and `up` continues from there. Raises LocalError.
         """
@@ -177,17 +179,27 @@ class Environment:
         """Have the control plane and the shards running, side by side; return who had to be started."""
         with ThreadPoolExecutor(max_workers=1) as pool:
             shards = pool.submit(self.shards.start, self._shards)
-            started = self.control_plane.start()
+            try:
+                started = self.control_plane.start()
+            except LocalError:
+                # Servers without a control plane are of no use to anybody.
+                with suppress(LocalError):
+                    shards.result()
+                self.shards.stop_started()
+                raise
             begun = shards.result()
         if begun:
-            self._report(f"started {len(begun)} PostgreSQL servers as vector shards")
+            self._report(f"started PostgreSQL for {' and '.join(begun)}")
         return [*started, *begun]
 
     def _apply_shards(self) -> None:
         """Tell the operator where the shards are: a server that was started again may have another port."""
-        documents = self.shards.documents()
-        if documents:
-            self._kubectl().apply(documents=documents)
+        kubectl, created = self._kubectl(), self._load().shards
+        kubectl.apply(documents=self.shards.secrets())
+        new = [each for each in self.shards.resources() if each["metadata"]["name"] not in created]
+        if new:
+            kubectl.apply(documents=new)
+            self._save(shards=self.shards.names())
 
     def _install(self) -> None:
         """Install the definitions and the operator's own account and roles, unless that was done."""

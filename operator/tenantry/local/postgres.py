@@ -23,6 +23,8 @@ from tenantry.local.ports import LOOPBACK, free_ports, is_free
 from tenantry.local.processes import is_running, kill, log_size, log_tail, says_disk_full, says_port_taken
 
 _USER = "postgres"
+_MARK = "TENANTRY_POSTGRES"
+"""A variable that initdb and pg_ctl have, and what they start: whoever started them may be killed before they end."""
 _START_SECONDS = 60
 _ATTEMPTS = 5
 
@@ -87,6 +89,12 @@ class PostgresServer:
         """The server's log file."""
         return self.folder / "postgres.log"
 
+    @property
+    def pid(self) -> int | None:
+        """The process that answers connections; None where it does not run."""
+        process = self._postmaster()
+        return process.pid if process else None
+
     def dsn(self, database: str = "postgres") -> str:
         """Return a `postgresql://` URL with the superuser's password. The server has been started."""
         port = self._port or self._running_port()
@@ -104,7 +112,7 @@ class PostgresServer:
                 return
             # Of a server that was killed: its sessions may still write for a moment, and its process id may be
             # somebody else's by now, which PostgreSQL would take for a running server.
-            kill(self.processes())
+            self._kill()
             (self._data / "postmaster.pid").unlink(missing_ok=True)
             if self._fixed_port and not is_free(self._fixed_port):
                 raise LocalError(f"port {self._fixed_port} on {LOOPBACK} is taken by another program")
@@ -127,7 +135,7 @@ class PostgresServer:
                 # "fast" ends sessions and writes everything; what hangs is ended as in a crash.
                 with suppress(LocalError):
                     self._run("pg_ctl", "stop", f"--pgdata={self._data}", "--mode=fast", "--timeout=20")
-            kill(self.processes())
+            self._kill()
             self._port = None
             if self._given is None:
                 shutil.rmtree(self._folder, ignore_errors=True)
@@ -250,7 +258,7 @@ class PostgresServer:
         return subprocess.run(
             command,
             cwd=self.folder,
-            env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
+            env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", _MARK: str(self.folder.resolve())},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -268,14 +276,25 @@ class PostgresServer:
         return None
 
     def processes(self) -> list[psutil.Process]:
-        """Return all processes of the server, known by their working folder: a process id may be reused."""
+        """Return all processes of the server and those that make its data: a process id may be reused.
+
+        A server is known by its working folder, for it writes its title over its variables; what starts one and what
+        makes its data is known by a variable.
+        """
         found = []
-        data = str(self._data.resolve())
+        folder = self.folder.resolve()
+        data = str(folder / "data")
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if process.cwd() == data and is_running(process) and process.name() == "postgres":
+                serves = process.cwd() == data and process.name() == "postgres"
+                if (serves or process.environ().get(_MARK) == str(folder)) and is_running(process):
                     found.append(process)
         return found
+
+    def _kill(self) -> None:
+        """End all processes; one may start another one while it is being ended."""
+        while found := self.processes():
+            kill(found)
 
     def _running_port(self) -> int | None:
         with suppress(OSError, ValueError, IndexError):

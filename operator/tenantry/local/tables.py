@@ -72,7 +72,8 @@ def print_next_steps(console: Console, status: Status) -> None:
         lines.append(f"{kubectl} get vectorshards")
         example = Path("examples/rag/app.py")
         if example.exists():
-            lines.append(f"{shlex.quote(sys.executable)} {example} --tenant {shown.name}")
+            found = "" if kubectl == "kubectl" else f"KUBECTL={kubectl} "
+            lines.append(f"{found}{_short(Path(sys.executable))} {example} --tenant {shown.name}")
     if status.operator_port:
         lines.append(f"curl http://127.0.0.1:{status.operator_port}/metrics")
     if status.state_dir != default_state_dir():
@@ -85,8 +86,12 @@ def print_next_steps(console: Console, status: Status) -> None:
 
 
 def _own_path() -> str:
-    """Return how this command was called, short where it lies below the present folder."""
-    path = Path(sys.argv[0]).absolute()
+    """Return how this command was called."""
+    return _short(Path(sys.argv[0]).absolute())
+
+
+def _short(path: Path) -> str:
+    """Return a path for a shell, short where it lies below the present folder."""
     return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
