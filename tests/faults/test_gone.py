@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tenantry.adapters.kubernetes.kinds import CHILD_KINDS, OWN_KINDS
 from tests.conftest import Cluster
 from tests.faults.acts import SPEC, archive_of, phase
 from tests.faults.news import Gap
@@ -132,7 +133,7 @@ async def outcome(cluster: Cluster, api: Api, tmp_path_factory: pytest.TempPathF
             await asyncio.gather(*(_end(view, what, names, outcome) for what in HAPPENINGS))
             await _quiet(proxy)
             outcome.lists = sum(request.verb == "list" for request in proxy.log[first:])
-            assert len(gap.told) == 12, "not every watch was told"
+            assert len(gap.told) == len((*OWN_KINDS, *CHILD_KINDS)), "not every watch was told"
             proxy.fault = Fault()
             for what, name in names.items():
                 outcome.pictures[what] = look(view, name)

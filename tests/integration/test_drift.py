@@ -17,7 +17,9 @@ from tests.integration.conftest import MEMBERS, Api, Object, OperatorProcess, is
 from tests.integration.mirror import Mirror, mirror
 from tests.integration.mutations import Mutation, Schema, content, mutations, place
 
-LIMIT_SECONDS = 2.0
+LIMIT_SECONDS = 10.0
+"""Far more than it takes: how fast it is `make bench` measures, and a machine that tests may be busy."""
+
 CONFIGURATION = ("ConfigMap", "ControllerRevision")
 DOCUMENTS = {
     "v1": "api/v1",

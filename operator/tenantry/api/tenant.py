@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
@@ -261,6 +262,10 @@ class TenantSpec(ApiModel):
     """How many days a deleted tenant's data is kept under deletionPolicy Retain."""
 
 
+PLACEMENT_MANAGER = "tenantry-placement"
+"""The field manager that alone writes placements."""
+
+
 class Placement(ApiModel):
     """Where the tenant's vectors are."""
 
@@ -340,6 +345,21 @@ class Tenant(Resource):
     """What the tenant is, as the operator last saw it. Written by the operator alone."""
 
     @property
+    def placement(self) -> Placement | None:
+        """Where its vectors are, as we wrote it; what others write there counts for nothing."""
+        return self.status.placement if is_our_placement(self.metadata.managed_fields) else None
+
+    @property
     def namespace_name(self) -> str:
         """The name of the tenant's namespace, chosen or by default."""
         return self.spec.namespace.name or f"{NAMESPACE_PREFIX}{self.metadata.name}"
+
+
+def is_our_placement(managed_fields: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the placement in a status is all of our manager's; it is where no managers are told."""
+    parts = {"f:shard", "f:epoch"}
+    for entry in managed_fields:
+        if entry.get("manager") == PLACEMENT_MANAGER and entry.get("subresource") == "status":
+            fields = ((entry.get("fieldsV1") or {}).get("f:status") or {}).get("f:placement") or {}
+            return parts <= fields.keys()
+    return not managed_fields

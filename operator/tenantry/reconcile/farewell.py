@@ -254,8 +254,8 @@ def _archive(tenant: Tenant, raw: Manifest) -> Manifest:
         "namespace": tenant.namespace_name,
         "purgeAfter": rfc3339(purge_after(tenant)),
     }
-    if tenant.status.placement is not None:
-        spec["placement"] = tenant.status.placement.as_json()
+    if tenant.placement is not None:
+        spec["placement"] = tenant.placement.as_json()
     name = names.archive_name(tenant.metadata.name, tenant.metadata.uid)
     metadata = {"name": name, "finalizers": [names.FINALIZER]}
     return {"apiVersion": API_VERSION, "kind": "TenantArchive", "metadata": metadata, "spec": spec}

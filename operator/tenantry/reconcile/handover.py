@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tenantry.api.move import TenantMove
-from tenantry.api.tenant import Placement, Tenant
+from tenantry.api.tenant import PLACEMENT_MANAGER, Placement, Tenant
 from tenantry.desired import children
 from tenantry.desired.owner import Manifest, Owner
 from tenantry.domain import moves
@@ -22,7 +22,6 @@ from tenantry.domain.reasons import Reason
 from tenantry.reconcile.enact import apply_group, translated
 from tenantry.reconcile.mover import Mover, Progress
 from tenantry.reconcile.ports import Conflict, Context, Engine, Unavailable
-from tenantry.reconcile.vectors import PLACEMENT_MANAGER
 
 COMMIT_TRIES = 5
 """An edit of the Tenant at the moment of the decision is no reason against it."""
@@ -64,9 +63,11 @@ async def decided(under: Under) -> bool:
     """Tell whether an earlier process has decided already."""
     with translated():
         raw = await under.cx.objects.get("Tenant", under.tenant)
-    placement = ((raw or {}).get("status") or {}).get("placement") or {}
-    return bool(
-        placement.get("shard") == under.target_shard and placement.get("epoch", 0) > under.status["epoch"]
+    placement = Tenant.model_validate(raw).placement if raw is not None else None
+    return (
+        placement is not None
+        and placement.shard == under.target_shard
+        and placement.epoch > under.status["epoch"]
     )
 
 
@@ -85,7 +86,7 @@ async def commit(under: Under, raw: Manifest | None) -> bool:
                 raw = await under.cx.objects.get("Tenant", under.tenant)
         if raw is None or raw["metadata"]["uid"] != under.status["tenantUID"]:
             return False
-        present = Tenant.model_validate(raw).status.placement
+        present = Tenant.model_validate(raw).placement
         if (
             "deletionTimestamp" in raw["metadata"]
             or present is None

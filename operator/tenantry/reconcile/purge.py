@@ -81,7 +81,7 @@ def _hidden(subject: Tenant | TenantArchive, cx: Context) -> Retry | Stalled | N
         )
     if held(Former.of(subject), cx):
         return None
-    placement = subject.status.placement if isinstance(subject, Tenant) else subject.spec.placement
+    placement = subject.placement if isinstance(subject, Tenant) else subject.spec.placement
     given_up = subject.metadata.annotations.get(names.WITHOUT_EXPORT) == "true"
     if placement is None or cx.seen.shard(placement.shard) is not None or given_up:
         return None

@@ -16,7 +16,7 @@ from typing import Any
 
 from tenantry.api.plan import Plan
 from tenantry.api.shard import VectorShard
-from tenantry.api.tenant import Placement, Tenant
+from tenantry.api.tenant import PLACEMENT_MANAGER, Placement, Tenant
 from tenantry.desired import children
 from tenantry.desired.network import shards_egress
 from tenantry.desired.owner import Manifest, Owner
@@ -38,8 +38,6 @@ from tenantry.reconcile.enact import Repair, apply_group, translated
 from tenantry.reconcile.fleet import Known
 from tenantry.reconcile.ports import Context, Engine, Refused, Unavailable
 from tenantry.reconcile.result import Key
-
-PLACEMENT_MANAGER = "tenantry-placement"
 
 EMPTY_PLACE_BYTES = 64 * 1024
 """What a place without vectors takes, with room to spare: counted for each tenant that has no more than that."""
@@ -69,7 +67,7 @@ class Provisioned:
 
 def concerned(tenant: Tenant, cx: Context) -> bool:
     """Return whether a tenant has to do with shards: there are some, or its vectors are on one."""
-    return bool(cx.seen.shards()) or tenant.status.placement is not None
+    return bool(cx.seen.shards()) or tenant.placement is not None
 
 
 async def placement(
@@ -77,7 +75,7 @@ async def placement(
 ) -> Placed:
     """Return where a tenant's vectors are, deciding it where they are nowhere. Raises PartError, Conflict."""
     name = tenant.metadata.name
-    present = tenant.status.placement
+    present = tenant.placement
     moving = any(under_way(move) for move in cx.seen.moves_of(name))
     if present is not None and cx.seen.shard(present.shard) and (moving or _stands(name, present, cx)):
         shard = cx.seen.shard(present.shard)
@@ -115,7 +113,7 @@ def egress(tenant: Tenant, placed: Placed | None, cx: Context) -> Manifest | Non
     It does not depend on whether the shard can be used now: a policy that comes and goes would cut off those who can
     still reach it.
     """
-    present = tenant.status.placement
+    present = tenant.placement
     shard = placed.shard.metadata.name if placed else present.shard if present else ""
     involved = {shard}
     for move in cx.seen.moves_of(tenant.metadata.name):
@@ -230,7 +228,7 @@ async def _found(tenant: Tenant, raw: Manifest, placement: Placement, cx: Contex
     """Write what a shard has on record into the status, unless it stands there and only the news of that is late."""
     with translated():
         now = await cx.objects.get("Tenant", tenant.metadata.name)
-    if now is not None and Tenant.model_validate(now).status.placement == placement:
+    if now is not None and Tenant.model_validate(now).placement == placement:
         shard = cx.seen.shard(placement.shard)
         assert shard is not None  # noqa: S101 - only shards that are there are asked
         return Placed(shard, placement.epoch, now)

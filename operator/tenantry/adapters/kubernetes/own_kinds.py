@@ -17,6 +17,7 @@ from tenantry.adapters.kubernetes.copies import Copies
 from tenantry.adapters.kubernetes.shard_kinds import ShardKinds
 from tenantry.api.archive import TenantArchive
 from tenantry.api.plan import Plan
+from tenantry.api.tenant import is_our_placement
 from tenantry.domain.observed import TenantClaim, Unready
 
 _DELETED_PLANS = 256
@@ -144,6 +145,7 @@ class OwnKinds(ShardKinds):
     def _take_tenant(self, name: str, manifest: Mapping[str, Any]) -> bool:
         metadata = manifest["metadata"]
         before = self._tenants.get(name)
+        ours = is_our_placement(metadata.get("managedFields") or ())
         new = TenantClaim(
             name=name,
             uid=metadata["uid"],
@@ -155,8 +157,8 @@ class OwnKinds(ShardKinds):
             stamp=changes.stamp(manifest),
             finalizers=tuple(metadata.get("finalizers") or ()),
             unready=standing.unready(manifest),
-            shard=_text(manifest, "status", "placement", "shard"),
-            epoch=_number(manifest, "status", "placement", "epoch"),
+            shard=_text(manifest, "status", "placement", "shard") if ours else "",
+            epoch=_number(manifest, "status", "placement", "epoch") if ours else 0,
             pin=_text(manifest, "spec", "vectorStore", "shard"),
         )
         if before is not None:
