@@ -30,8 +30,12 @@ T = TypeVar("T")
 AGAIN = frozenset({"TN001", "TN002", "28P01", "28000", "57P01", "57P02", "57P03", "42501", "40001"})
 """What a server says when the Secret is to be read again, or the write sent again: see docs/vectors.md."""
 
-TRIES = 100
-PAUSE_SECONDS = 0.2
+DISTANCES = {"cosine": "<=>", "l2": "<->", "innerProduct": "<#>"}
+"""How the distance is written for each metric."""
+
+TRIES = 25
+PAUSE_SECONDS = 0.05
+"""At first; it doubles up to a second."""
 
 DOCUMENTS = {
     "pricing": (
@@ -87,12 +91,13 @@ class Store:
             # Where there is an index, go on through it until enough rows have passed the filter.
             connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
             query = sql.SQL(
-                "SELECT id, content, embedding <=> {vector} AS distance FROM items"
+                "SELECT id, content, embedding {distance} {vector} AS distance FROM items"
                 # Written out, so that the planner knows it: row-level security alone is found out too late for that.
                 " WHERE tenant_id = {tenant} AND ({topic}::text IS NULL OR metadata->>'topic' = {topic})"
-                " ORDER BY embedding <=> {vector} LIMIT {limit}"
+                " ORDER BY embedding {distance} {vector} LIMIT {limit}"
             ).format(
-                vector=sql.Literal(vector) + sql.SQL("::vector"),
+                distance=sql.SQL(DISTANCES[self._given["metric"]]),
+                vector=sql.Literal(vector) + sql.SQL("::") + sql.SQL(self._given["type"]),
                 tenant=sql.Literal(self._given["tenant"]),
                 topic=sql.Literal(topic),
                 limit=sql.Literal(limit),
@@ -117,7 +122,7 @@ class Store:
                 if self._connection is not None:
                     self._connection.close()
                     self._connection = None
-                time.sleep(PAUSE_SECONDS)
+                time.sleep(min(1.0, PAUSE_SECONDS * 2**attempt))
         raise AssertionError("the last try returns or raises")
 
 

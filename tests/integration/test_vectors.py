@@ -14,6 +14,7 @@ import pytest
 from psycopg import AsyncConnection
 
 from tenantry.domain import names
+from tenantry.domain.vectors import INDEX_ROWS
 from tenantry.local import chart
 from tenantry.local.postgres import PostgresServer
 from tenantry.local.processes import kill
@@ -199,6 +200,28 @@ async def test_a_secret_that_is_deleted_comes_back_the_same(admin: Api) -> None:
     await admin.delete("Secret", names.VECTOR_STORE, "tenant-acme")
     await admin.until("Secret", names.VECTOR_STORE, lambda found: found is not None, "tenant-acme")
     assert await secret(admin, "acme") == before
+
+
+async def test_a_tenant_that_grows_gets_an_index_while_it_goes_on(admin: Api) -> None:
+    await admin.apply(tenant("grower", **VECTORS))
+    await admin.until("Tenant", "grower", is_ready)
+    async with await connect(admin, "grower") as connection:
+        await connection.execute(
+            "INSERT INTO items (id, embedding) SELECT n, ARRAY[n, 1, 2]::vector FROM generate_series(1, %s) n",
+            (INDEX_ROWS + 1,),
+        )
+        query = "SELECT id FROM items WHERE tenant_id = 'grower' ORDER BY embedding <=> '[7,1,2]' LIMIT 1"
+        async with asyncio.timeout(60):
+            while True:
+                cursor = await connection.execute(f"EXPLAIN {query}")
+                if any("items_embedding" in line for (line,) in await cursor.fetchall()):
+                    break
+                await connection.execute("SELECT pg_sleep(0.1)")
+        cursor = await connection.execute(query)
+        assert await cursor.fetchone() == ("7",)
+    await admin.patch("Tenant", "grower", {"spec": {"deletionPolicy": "Delete"}})
+    await admin.delete("Tenant", "grower")
+    await admin.until("Tenant", "grower", gone, timeout=60)
 
 
 async def test_isolation_that_somebody_breaks_is_told(admin: Api, servers: dict[str, PostgresServer]) -> None:
