@@ -82,10 +82,12 @@ class PgvectorMover:
             async with target.transaction():
                 await fence.up(target, site)
             await target.execute(sql.SQL("TRUNCATE {}").format(site.table))
+            # With `synchronous_commit` what can be seen on the target is on its disk: a target that dies after a
+            # marker was seen there still has all that came before it.
             await target.execute(
                 sql.SQL(
                     "CREATE SUBSCRIPTION {name} CONNECTION {address} PUBLICATION {name} WITH (slot_name = {slot},"
-                    " copy_data = true, streaming = 'parallel', disable_on_error = false)"
+                    " copy_data = true, streaming = 'parallel', disable_on_error = false, synchronous_commit = 'on')"
                 ).format(
                     name=sql.Identifier(name),
                     address=sql.Literal(self._source.address),
