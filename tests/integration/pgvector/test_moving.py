@@ -27,10 +27,12 @@ from tenantry.reconcile.mover import Busy
 from tenantry.reconcile.ports import Refused, Unavailable
 
 ROWS = 500
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 SHAPE = Shape(8)
 
 _numbers = itertools.count(1)
+
+pytestmark = pytest.mark.timeout(400)
 
 
 @dataclass
