@@ -100,7 +100,16 @@ async def shards(
         )
         await api.apply(tenant(name))
         status = json.dumps({"status": {"placement": {"shard": FULL, "epoch": 3}}})
-        patch = ("patch", "tenant", name, "--subresource=status", "--type=merge", "--patch", status)
+        patch = (
+            "patch",
+            "tenant",
+            name,
+            "--subresource=status",
+            "--field-manager=tenantry-placement",
+            "--type=merge",
+            "--patch",
+            status,
+        )
         await asyncio.to_thread(control_plane.kubectl, *patch)
     yield
     await full.close()
