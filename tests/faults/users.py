@@ -161,6 +161,13 @@ class Users:
         await self.api.delete("Tenant", name)
         await self.gone("Tenant", name)
 
+    async def vacate(self, name: str) -> None:
+        """Leave, and see the namespace gone: an adopted one is given back, so its owner removes it."""
+        await self.leave(name)
+        if self.specs[name]["namespace"].get("adoption"):
+            await self.api.delete("Namespace", f"tenant-{name}")
+        await self.gone("Namespace", f"tenant-{name}")
+
     async def like_fresh(self, name: str) -> None:
         """Wait until a tenant is as another one that has just been made with its spec."""
         twin = f"twin-{next(_numbers)}"
@@ -297,8 +304,7 @@ class Users:
 
     async def leaves_and_comes_back(self, name: str) -> None:
         """With nothing kept; its namespace is another one then."""
-        await self.leave(name)
-        await self.gone("Namespace", f"tenant-{name}")
+        await self.vacate(name)
         spec = self.specs.pop(name)
         await self.apply(name, **{**spec, "namespace": {}, "deletionPolicy": "Retain"})
 
@@ -326,8 +332,7 @@ class Users:
 
     async def adopts(self, name: str) -> None:
         """Leaves, gets a namespace of somebody else's, gives that back, and has it again."""
-        await self.leave(name)
-        await self.gone("Namespace", f"tenant-{name}")
+        await self.vacate(name)
         await self.make_namespace(name)
         spec = self.specs.pop(name)
         await self.apply(name, **{**spec, "namespace": {"adoption": "IfMarked"}})

@@ -19,6 +19,7 @@ import yaml
 from tenantry.adapters.kubernetes.client import APPLY, MERGE, Client, Expired, configure
 from tenantry.adapters.kubernetes.kinds import KINDS, Kind
 from tenantry.local.ports import free_ports
+from tenantry.reconcile.ports import Unavailable
 from tests.conftest import REPOSITORY, Cluster
 
 Object = dict[str, Any]
@@ -114,6 +115,9 @@ class Api:
                         return await self._watch(kind, name, holds, namespace, last)
                     except Expired:
                         continue
+                    except Unavailable:
+                        # As for any client, such as directly after a CRD was changed: "storage is (re)initializing".
+                        await asyncio.sleep(0.1)
         except TimeoutError:
             shown = yaml.safe_dump(_brief(last[0]))
             raise AssertionError(

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,8 @@ from psycopg import AsyncConnection, sql
 
 from tenantry.adapters.pgvector.hardening import prepare
 from tenantry.local.postgres import PostgresServer
-from tests.conftest import Cluster
-from tests.integration.conftest import Api, tenant
+from tests.conftest import Cluster, embedded
+from tests.integration.conftest import Api, administrator, tenant
 from tests.integration.pgvector.conftest import Connection, admit
 
 NAMESPACE = "rebalance-shards"
@@ -65,6 +65,20 @@ class Command:
         )
         out, err = await process.communicate()
         return Answer(process.returncode or 0, out.decode(), err.decode())
+
+
+@pytest.fixture(scope="module")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A control plane of its own: another test's operator would move these tenants."""
+    with embedded(tmp_path_factory.mktemp("rebalance-plane")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+async def api(control_plane: Cluster) -> AsyncIterator[Api]:
+    """A client as its administrator."""
+    async with administrator(control_plane) as client:
+        yield client
 
 
 @pytest.fixture
@@ -114,12 +128,6 @@ async def shards(
     yield
     await full.close()
     await empty.close()
-    for name in TENANTS:
-        await api.delete("TenantMove", f"{name}-e3")
-        await api.delete("Tenant", name)
-    for name in (FULL, EMPTY):
-        await api.delete("VectorShard", name)
-    await api.delete("Namespace", NAMESPACE)
 
 
 async def ours(api: Api) -> list[str]:
