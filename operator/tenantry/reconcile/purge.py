@@ -22,6 +22,7 @@ from tenantry.domain.moves import under_way
 from tenantry.domain.places import COUNTS, Record, archived
 from tenantry.domain.reasons import Action, Reason
 from tenantry.reconcile import record as audit
+from tenantry.reconcile import report
 from tenantry.reconcile.enact import translated
 from tenantry.reconcile.exports import Exported, Source, StoreFailed
 from tenantry.reconcile.ports import Context, Engine
@@ -239,11 +240,7 @@ async def _on_record(archive: TenantArchive, raw: Manifest, exported: Exported, 
         finished_at=exported.finished,
     )
     others = [item.as_json() for item in archive.status.exports if item.url != entry.url]
-    metadata = {key: raw["metadata"][key] for key in ("name", "uid", "resourceVersion")}
-    body = {"apiVersion": raw["apiVersion"], "kind": raw["kind"], "metadata": metadata}
     with translated():
-        stored = await cx.objects.apply_status(
-            {**body, "status": {"exports": [*others, entry.as_json()]}}, manager=names.EXPORTS
-        )
+        stored = await report.apply_status(raw, {"exports": [*others, entry.as_json()]}, cx, names.EXPORTS)
     await cx.objects.emit(raw, row.action, row.message)
     return stored

@@ -32,7 +32,7 @@ from tenantry.domain.placement import ShardLoad, place
 from tenantry.domain.places import Applicant, Place, PlaceState, Record, capacity_of, unreachable_pin, upkeep
 from tenantry.domain.reasons import Action, Reason
 from tenantry.domain.vectors import Shape
-from tenantry.reconcile import rebalance
+from tenantry.reconcile import rebalance, report
 from tenantry.reconcile import record as audit
 from tenantry.reconcile.enact import Repair, apply_group, translated
 from tenantry.reconcile.fleet import Known
@@ -247,12 +247,8 @@ async def _write(
     )
     identity = f"{tenant.metadata.uid}/placed@{placement.epoch}/{placement.shard}"
     row = await _recorded(tenant, cx, identity, Action.PLACED, message)
-    metadata = {key: raw["metadata"][key] for key in ("name", "uid", "resourceVersion")}
-    body = {"apiVersion": raw["apiVersion"], "kind": raw["kind"], "metadata": metadata}
     with translated():
-        stored = await cx.objects.apply_status(
-            {**body, "status": {"placement": placement.as_json()}}, manager=PLACEMENT_MANAGER
-        )
+        stored = await report.apply_status(raw, {"placement": placement.as_json()}, cx, PLACEMENT_MANAGER)
     return Placed(shard, placement.epoch, stored, (row,))
 
 
