@@ -361,14 +361,12 @@ def applicant(tenant: Tenant, cx: Context) -> Applicant:
     )
 
 
-def usable(shard: str, known: Known) -> Engine:
-    """Return the engine of a shard that can be used now. Raises Retry."""
+def usable(shard: str, known: Known, seconds: float = CHECK_SECONDS) -> Engine:
+    """Return the engine of a shard that can be used now. Raises Retry, to look again after so many seconds."""
     if known.engine is not None and known.problem is None and known.records is not None:
         return known.engine
     said = f": {known.problem.message}" if known.problem else ": it has not been looked at yet"
-    raise Retry(
-        Reason.SHARD_UNAVAILABLE, f"VectorShard {shard} cannot be used{said}", CHECK_SECONDS, failed=False
-    )
+    raise Retry(Reason.SHARD_UNAVAILABLE, f"VectorShard {shard} cannot be used{said}", seconds, failed=False)
 
 
 class shard_errors:  # noqa: N801 - reads as a clause of `with`
