@@ -60,10 +60,8 @@ class Under:
         self.status["rows"], self.status["lagBytes"] = progress.rows, progress.lag_bytes
 
 
-async def decided(under: Under) -> bool:
-    """Tell whether an earlier process has decided already."""
-    with translated():
-        raw = await under.cx.objects.get("Tenant", under.tenant)
+def decided(under: Under, raw: Manifest | None) -> bool:
+    """Tell whether an earlier process has decided already. raw: the Tenant as read a moment ago."""
     placement = Tenant.model_validate(raw).placement if raw is not None else None
     return (
         placement is not None

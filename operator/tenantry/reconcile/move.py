@@ -205,14 +205,14 @@ async def _verify(under: Under) -> MovePhase | Wait:
 
 async def _block(under: Under) -> MovePhase | Wait:
     """Hold writes back, decide, and let them go on at the target: all at one go, since writers wait."""
-    if await decided(under):
+    with translated():
+        raw = await under.cx.objects.get("Tenant", under.tenant)
+    if decided(under, raw):
         return MovePhase.COMMITTED
     claim, uid = under.cx.seen.tenant(under.tenant), under.status["tenantUID"]
     if moves.given_up(under.move, claim, MovePhase.BLOCKING, uid):
         await under.mover.unblock()
         return MovePhase.ROLLING_BACK
-    with translated():
-        raw = await under.cx.objects.get("Tenant", under.tenant)
     try:
         blocked = await under.mover.block()
         began = time.monotonic() - blocked.seconds
