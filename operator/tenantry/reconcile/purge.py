@@ -107,7 +107,7 @@ async def keep_vectors(archive: TenantArchive, cx: Context) -> None:
 async def purge_vectors(archive: TenantArchive, raw: Manifest, cx: Context) -> Manifest:
     """Export and remove the vectors of a deleted tenant; return the archive as stored then. Raises PartError."""
     former = Former.of(archive)
-    _wait_for_moves(former, cx)
+    wait_for_moves(former.tenant, cx)
     hidden = _hidden(archive, cx) if archive.status.phase is not ArchivePhase.PURGED else None
     if hidden is not None:
         raise hidden
@@ -128,8 +128,9 @@ async def remove_vectors(tenant: Tenant, cx: Context) -> None:
         await _remove(item, former, cx)
 
 
-def _wait_for_moves(former: Former, cx: Context) -> None:
-    for move in cx.seen.moves_of(former.tenant):
+def wait_for_moves(tenant: str, cx: Context) -> None:
+    """Raise Retry while a move has its hands on the place of a deleted tenant."""
+    for move in cx.seen.moves_of(tenant):
         if under_way(move):
             raise Retry(Reason.MOVES, f"waits for TenantMove {move.metadata.name}, which is given up", 1.0)
 
