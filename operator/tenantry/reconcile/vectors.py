@@ -76,10 +76,8 @@ async def placement(
     """Return where a tenant's vectors are, deciding it where they are nowhere. Raises PartError, Conflict."""
     name = tenant.metadata.name
     present = tenant.placement
-    moving = any(under_way(move) for move in cx.seen.moves_of(name))
-    if present is not None and cx.seen.shard(present.shard) and (moving or _stands(name, present, cx)):
-        shard = cx.seen.shard(present.shard)
-        assert shard is not None  # noqa: S101 - `_stands` looked
+    shard = cx.seen.shard(present.shard) if present is not None else None
+    if present is not None and shard is not None and (_moving(name, cx) or _stands(name, present, cx)):
         if _belongs_elsewhere(tenant, plan, shard):
             cx.wake(rebalance.KEY)
         return Placed(shard, present.epoch, raw)
@@ -89,7 +87,6 @@ async def placement(
     if found is not None and (present is None or found[1].place.epoch > present.epoch):
         return await _found(tenant, raw, Placement(shard=found[0], epoch=found[1].place.epoch), cx)
     if present is not None:
-        shard = cx.seen.shard(present.shard)
         if shard is None:
             raise Stalled(
                 Reason.SHARD_NOT_FOUND,
@@ -134,6 +131,10 @@ def _belongs_elsewhere(tenant: Tenant, plan: Plan | None, shard: VectorShard) ->
     if pin:
         return pin != shard.metadata.name
     return plan is not None and plan.spec.vector_store.dedicated != shard.spec.dedicated
+
+
+def _moving(tenant: str, cx: Context) -> bool:
+    return any(under_way(move) for move in cx.seen.moves_of(tenant))
 
 
 def _stands(tenant: str, present: Placement, cx: Context) -> bool:
@@ -272,7 +273,7 @@ async def provision(
     known = cx.fleet[shard]
     engine = usable(shard, known)
     record = (known.records or {}).get(name)
-    moving = any(under_way(move) for move in cx.seen.moves_of(name))
+    moving = _moving(name, cx)
     if moving and (record is None or record.place.state is PlaceState.IMPORTING):
         # Decided, and not handed over yet: the move writes the Secret when the target takes writes.
         return Provisioned(Outcome(Reason.READY, f"vectors are being moved to {shard}"))
