@@ -279,7 +279,6 @@ STEPS: dict[MovePhase, Step] = {
     MovePhase.VERIFYING: _verify,
     MovePhase.BLOCKING: _block,
     MovePhase.COMMITTED: _committed,
-    MovePhase.ACTIVATING: _committed,
     MovePhase.CLEANING: _clean,
     MovePhase.ROLLING_BACK: _roll_back,
 }
