@@ -14,7 +14,8 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -116,8 +117,9 @@ def _print(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console.print()
 
 
-async def run(scale: float, tenants: Sequence[int], parts: Sequence[str]) -> None:
-    """Start a control plane and the operator, measure, stop them."""
+@contextmanager
+def own_cluster() -> Iterator[tuple[Cluster, Path]]:
+    """A control plane of its own with the samples' plans, and a folder for the operator's state."""
     binaries = find_binaries(print)
     with (
         tempfile.TemporaryDirectory(prefix="tenantry-bench-") as name,
@@ -128,6 +130,12 @@ async def run(scale: float, tenants: Sequence[int], parts: Sequence[str]) -> Non
         cluster.kubectl("apply", "--server-side", "-f", str(PLANS))
         state = folder / "operator"
         state.mkdir()
+        yield cluster, state
+
+
+async def run(scale: float, tenants: Sequence[int], parts: Sequence[str]) -> None:
+    """Start a control plane and the operator, measure, stop them."""
+    with own_cluster() as (cluster, state):
         async with administrator(cluster) as api:
             bench = Bench(api, api.client)
             await bench.start()
@@ -187,16 +195,7 @@ async def run_moves(scale: float) -> None:
 
 async def _alone(measured: Callable[[Bench], Awaitable[None]], **settings: str) -> None:
     """Measure on a control plane of its own, with an operator that nobody else uses."""
-    binaries = find_binaries(print)
-    with (
-        tempfile.TemporaryDirectory(prefix="tenantry-bench-") as name,
-        ControlPlane(Path(name) / "control-plane", binaries=binaries) as plane,
-    ):
-        folder = Path(name)
-        cluster = installed(Cluster(str(plane.kubeconfig), str(binaries.kubectl)), folder)
-        cluster.kubectl("apply", "--server-side", "-f", str(PLANS))
-        state = folder / "operator"
-        state.mkdir()
+    with own_cluster() as (cluster, state):
         async with administrator(cluster) as api:
             bench = Bench(api, api.client)
             await bench.start()

@@ -21,7 +21,7 @@ from tenantry.api.shard import ShardNetwork
 from tenantry.api.tenant import Tenant
 from tenantry.desired import access, children
 from tenantry.desired.namespace import namespace
-from tenantry.desired.network import Surroundings, shard_egress
+from tenantry.desired.network import Surroundings, shards_egress
 from tenantry.desired.owner import Access, Manifest, Owner
 from tenantry.domain.configuration import configure, resolve
 from tests.unit.builders import sample
@@ -69,8 +69,8 @@ class Case:
         settings: dict[str, Any] = {key: tuple(value) for key, value in (self.around or {}).items()}
         around = Surroundings(**settings)
         shard = self.shard or {}
-        egress = shard and shard_egress(
-            owner, ShardNetwork.model_validate(shard.get("network", {})), shard["host"], shard["port"]
+        egress = shard and shards_egress(
+            owner, [(ShardNetwork.model_validate(shard.get("network", {})), shard["host"], shard["port"])]
         )
         policy = children.policy_group(owner, tenant.spec, plan, level, around, shard=egress or None)
         decided = configure(resolve(tenant.spec.overrides, plan).config, None, [], None, None)

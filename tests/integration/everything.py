@@ -13,6 +13,7 @@ from tests.integration.conftest import (
     Api,
     Object,
     OperatorProcess,
+    condition,
     gone,
     in_phase,
     is_ready,
@@ -21,6 +22,11 @@ from tests.integration.conftest import (
 )
 from tests.integration.mirror import NAMESPACED
 from tests.integration.rights import RBAC
+from tests.integration.shards import Servers, apply_shards
+
+SHARDS = ("shard-a", "shard-b")
+MOVE = "moved-e1"
+"""The planner's, of the tenant `moved`."""
 
 
 async def edit(api: Api, name: str, **spec: Any) -> None:
@@ -44,8 +50,6 @@ async def drift(api: Api) -> None:
     """One child of every kind gets what no apply takes off, and is deleted."""
     namespace = await provisioned(api, "drift")
     for kind in NAMESPACED:
-        if kind == "Secret":
-            continue  # without a shard there is none
         child = next(iter(await api.list(kind, namespace, OURS)))["metadata"]["name"]
         for _ in range(2):  # the second time, the Event of the first one counts on
             changed = await api.patch(kind, child, {"metadata": {"labels": {"surplus": "x"}}}, namespace)
@@ -69,8 +73,8 @@ async def drift(api: Api) -> None:
 
 
 async def ruined(api: Api) -> None:
-    """While the operator is down, so that it finds them so: a revision that is going but is held, and a binding in
-    the place of ours to another role, which no request can change."""
+    """While the operator is down, so that it finds them so: a revision that is going but is held, and in the place of
+    ours a binding to another role and a Secret of another type, which no request can change."""
     namespace = "tenant-drift"
     (revision,) = await api.list("ControllerRevision", namespace)
     kept = {key: revision["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
@@ -86,10 +90,14 @@ async def ruined(api: Api) -> None:
     await api.delete("RoleBinding", "tenantry-viewer", namespace)
     other = {"apiGroup": RBAC, "kind": "ClusterRole", "name": "view"}
     await api.create("RoleBinding", {"metadata": metadata, "roleRef": other})
+    found = await api.get("Secret", names.VECTOR_STORE, namespace) or {}
+    metadata = {key: found["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
+    await api.delete("Secret", names.VECTOR_STORE, namespace)
+    await api.create("Secret", {"metadata": metadata, "type": "example.com/other"})
 
 
 async def put_right(api: Api) -> None:
-    """What was ruined is as it was."""
+    """What was ruined is as it was, and what is a week old has gone."""
 
     def bound(found: Object | None) -> bool:
         return found is not None and found["roleRef"]["name"] == "tenantry-tenant-viewer"
@@ -99,6 +107,10 @@ async def put_right(api: Api) -> None:
 
     await api.until("RoleBinding", "tenantry-viewer", bound, "tenant-drift")
     await api.until("ControllerRevision", "tenant-config-1", whole, "tenant-drift")
+    await api.until(
+        "Secret", names.VECTOR_STORE, lambda found: found and found["type"] == "Opaque", "tenant-drift"
+    )
+    await api.until("TenantMove", MOVE, gone)
 
 
 async def adoption(api: Api) -> None:
@@ -156,8 +168,25 @@ async def deleted(api: Api) -> None:
     await api.delete("Plan", "short")
 
 
+async def moved(api: Api) -> None:
+    """Pinned to another shard, and moved there a week ago as far as the next process knows."""
+
+    def rests(found: Object | None) -> bool:
+        said = (condition(found, "Ready") or {}).get("message", "")
+        return in_phase("Cleaning")(found) and said.endswith("until its place there is removed")
+
+    here, there = SHARDS
+    await provisioned(api, "moved", vectorStore={"dimensions": 3, "shard": here})
+    await api.patch("Tenant", "moved", {"spec": {"vectorStore": {"shard": there}}})
+    await api.until("TenantMove", MOVE, rests, timeout=60)
+    past = (datetime.now(UTC) - timedelta(days=8)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    await api.patch("TenantMove", MOVE, {"status": {"finishedAt": past}}, subresource="status")
+    found = await api.until("Tenant", "moved", is_ready)
+    assert found["status"]["placement"] == {"shard": there, "epoch": 2}
+
+
 async def shards(api: Api) -> None:
-    """A shard without a Secret; a move that somebody asks for and aborts. Last: every tenant waits meanwhile."""
+    """A shard without a Secret; a move that somebody asks for and aborts. Last: new tenants wait meanwhile."""
     secret = {"secretRef": {"name": "nowhere"}}
     spec = {"engine": "pgvector", "connection": secret}
     await api.apply({"kind": "VectorShard", "metadata": {"name": "nowhere"}, "spec": spec})
@@ -173,10 +202,11 @@ async def shards(api: Api) -> None:
     await api.until("Tenant", "drift", is_ready)
 
 
-async def everything(api: Api, operator: OperatorProcess) -> None:
+async def everything(api: Api, operator: OperatorProcess, servers: Servers) -> None:
     """Have the operator do all that it can; it is killed, started again, and stopped in the end."""
+    await apply_shards(api, servers)
     async with asyncio.TaskGroup() as group:
-        for story in (edits, drift, adoption, restored_and_purged, expired, deleted):
+        for story in (edits, drift, adoption, restored_and_purged, expired, deleted, moved):
             group.create_task(story(api), name=story.__name__)
     operator.kill()
     await ruined(api)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from tenantry.api.shard import ShardNetwork
-from tenantry.desired.network import shard_egress
+from tenantry.desired.network import shards_egress
 from tenantry.desired.owner import Owner
 from tenantry.domain import names
 from tests.conftest import REPOSITORY, Cluster, embedded
@@ -97,7 +97,7 @@ async def snapshots(
 def shard_of(namespace: str) -> Object:
     """Return what lets the tenant of a namespace out to its shard."""
     owner = Owner(namespace.removeprefix("tenant-"), "uid", namespace)
-    policy = shard_egress(owner, ShardNetwork(cidrs=list(SHARD)), "db.example.com", 5432)
+    policy = shards_egress(owner, [(ShardNetwork(cidrs=list(SHARD)), "db.example.com", 5432)])
     assert policy is not None
     return policy
 

@@ -22,26 +22,15 @@ from tenantry.local.binaries import find_binaries, find_tool
 from tenantry.local.control_plane import ControlPlane
 from tests.conftest import REPOSITORY, Cluster, installed
 from tests.integration.conftest import Api, Object, OperatorProcess, administrator, running
-from tests.integration.everything import everything
+from tests.integration.everything import SHARDS, everything
 from tests.integration.rights import RBAC, Account, Atom, Request, granted, policy, requests
+from tests.integration.shards import servers_of
 
 ACCOUNT = Account(chart.NAMESPACE, chart.RELEASE)
 TENANT_ROLES = {role["metadata"]["name"] for role in cluster_roles()}
 
 SETTLED = {"leases": "leaseNamespace", "secrets": "ownNamespace"}
 """Settings that say in which namespace a resource is."""
-
-WITH_AN_ENGINE = {
-    # A tenant's place on a shard and its Secret, and moves that the planner makes, need a server.
-    *(
-        Atom(verb, "secrets", name=names.VECTOR_STORE)
-        for verb in ("get", "create", "patch", "update", "delete")
-    ),
-    Atom("create", "tenantmoves", "tenantry.dev"),
-    # A week after one has ended.
-    Atom("delete", "tenantmoves", "tenantry.dev"),
-}
-"""Rights that are used only with a shard that can be reached, of which there is none here."""
 
 REFUSED_ON_PURPOSE: tuple[str, ...] = ()
 """Patterns of requests that may be answered 403; each needs a reason."""
@@ -168,7 +157,10 @@ async def account(
 ) -> AsyncIterator[OperatorProcess]:
     """An operator with the chart's rights; records of what is purged go at once."""
     process = OperatorProcess(
-        audited.cluster, tmp_path_factory.mktemp("operator"), TENANTRY_ARCHIVE_HISTORY_DAYS="0"
+        audited.cluster,
+        tmp_path_factory.mktemp("operator"),
+        TENANTRY_ARCHIVE_HISTORY_DAYS="0",
+        TENANTRY_SHARD_SECONDS="1",
     )
     with running(process):
         await process.start()
@@ -178,12 +170,13 @@ async def account(
 @pytest.fixture(scope="module")
 async def asked(audited: Audited, admin: Api, account: OperatorProcess) -> list[Request]:
     """All requests of an operator that has done everything it can."""
-    try:
-        await everything(admin, account)
-    except Exception:
-        # What hangs does so for want of a right, if one was refused: then that is what has to be said.
-        no_right_is_missing(requests(audited.log))
-        raise
+    with servers_of(*SHARDS) as servers:
+        try:
+            await everything(admin, account, servers)
+        except Exception:
+            # What hangs does so for want of a right, if one was refused: then that is what has to be said.
+            no_right_is_missing(requests(audited.log))
+            raise
     return requests(audited.log)
 
 
@@ -202,9 +195,8 @@ def test_every_right_is_used(asked: list[Request], atoms: list[Atom]) -> None:
     answered = [request for request in asked if request.code < 400 or request.code == 404]
     used = {atom for request in answered for atom in request.needed}
     unused = {atom for atom in atoms if not any(atom.covers(each) for each in used)}
-    said = "; ".join(map(str, sorted(unused - WITH_AN_ENGINE)))
+    said = "; ".join(map(str, sorted(unused)))
     assert not said, f"the chart grants what the operator never uses: {said}"
-    assert unused == WITH_AN_ENGINE, "what is used now needs no excuse"
 
 
 def test_all_else_is_what_every_account_may_ask(asked: list[Request], atoms: list[Atom]) -> None:

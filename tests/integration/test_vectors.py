@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from psycopg import AsyncConnection
 
 from tenantry.domain import names
 from tenantry.domain.vectors import INDEX_ROWS
-from tenantry.local import chart
 from tenantry.local.postgres import PostgresServer
 from tenantry.local.processes import kill
 from tests.conftest import Cluster, embedded
@@ -32,6 +31,7 @@ from tests.integration.conftest import (
     running,
     tenant,
 )
+from tests.integration.shards import address, apply_shards, servers_of, shard
 
 SHARDS = ("shard-a", "shard-b")
 LOOK_SECONDS = "1"
@@ -42,8 +42,8 @@ VECTORS: Object = {"plan": "pro", "vectorStore": {"dimensions": 3}}
 @pytest.fixture(scope="module")
 def servers() -> Iterator[dict[str, PostgresServer]]:
     """Two servers with pgvector."""
-    with ExitStack() as stack:
-        yield {name: stack.enter_context(PostgresServer(durable=False)) for name in SHARDS}
+    with servers_of(*SHARDS) as servers:
+        yield servers
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +57,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 async def admin(plane: Cluster, servers: dict[str, PostgresServer]) -> AsyncIterator[Api]:
     """A client, with both shards applied."""
     async with administrator(plane) as api:
-        for name, server in servers.items():
-            await api.apply(_secret(name, server))
-            await api.apply(shard(name))
+        await apply_shards(api, servers)
         yield api
 
 
@@ -88,13 +86,6 @@ async def operator_with_shards(
         for name in TENANTS:
             await admin.until("Tenant", name, is_ready)
         yield process
-
-
-def shard(name: str, **spec: Any) -> Object:
-    """Return a VectorShard whose Secret has its name."""
-    connection = {"secretRef": {"name": name, "key": "dsn"}}
-    content = {"engine": "pgvector", "connection": connection, **spec}
-    return {"kind": "VectorShard", "metadata": {"name": name}, "spec": content}
 
 
 async def secret(api: Api, name: str) -> dict[str, str]:
@@ -309,7 +300,7 @@ async def test_a_server_that_stops_concerns_its_own_tenants_alone(
     new = await admin.until("Tenant", "newcomer", is_ready)
     assert new["status"]["placement"]["shard"] != down
     servers[down].start()
-    await admin.apply(_secret(down, servers[down]))
+    await admin.apply(address(down, servers[down]))
     for name in TENANTS:
         await admin.until("Tenant", name, is_ready, timeout=60)
         assert await stored(admin, name) == {f"{name}-1", f"{name}-2"}
@@ -318,12 +309,6 @@ async def test_a_server_that_stops_concerns_its_own_tenants_alone(
 def stop(server: PostgresServer) -> None:
     """Kill a server's processes with no chance to clean up; its data stays."""
     kill(server.processes())
-
-
-def _secret(name: str, server: PostgresServer) -> Object:
-    """Return the Secret by which the operator finds a server."""
-    metadata = {"name": name, "namespace": chart.NAMESPACE}
-    return {"kind": "Secret", "metadata": metadata, "stringData": {"dsn": server.dsn()}}
 
 
 async def test_a_tenant_moves_while_its_application_writes(

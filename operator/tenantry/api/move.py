@@ -40,7 +40,6 @@ class MovePhase(StrEnum):
     VERIFYING = "Verifying"
     BLOCKING = "Blocking"
     COMMITTED = "Committed"
-    ACTIVATING = "Activating"
     CLEANING = "Cleaning"
     COMPLETED = "Completed"
     ROLLING_BACK = "RollingBack"
@@ -94,8 +93,8 @@ class TenantMoveStatus(Status):
     """How far it has come."""
 
     phase: Annotated[MovePhase | None, BeforeValidator(_known_phase)] = None
-    """Pending, Preparing, Copying, CatchingUp, Verifying, Blocking, Committed, Activating, Cleaning and Completed;
-    or RollingBack and Aborted."""
+    """Pending, Preparing, Copying, CatchingUp, Verifying, Blocking, Committed, Cleaning and Completed; or
+    RollingBack and Aborted."""
     source: Annotated[str, Schema(maxLength=63)] | None = None
     """The VectorShard that the tenant comes from."""
     epoch: Annotated[int, Schema(minimum=0, format="int64")] | None = None

@@ -50,7 +50,7 @@ def policy_group(
 ) -> Group:
     """Return quotas, LimitRange, network, the application's account and the members' access.
 
-    shard: the policy that lets the tenant out to its shard, from `network.shard_egress`.
+    shard: the policy that lets the tenant out to its shard, from `network.shards_egress`.
     """
     limits = [resources.quota(owner, plan), resources.system_classes_quota(owner)]
     if level is not Access.OPEN:

@@ -86,16 +86,12 @@ def policies(owner: Owner, plan: PlanSpec, access: Access, around: Surroundings)
     return [denied, *allowed]
 
 
-def shard_egress(owner: Owner, network: ShardNetwork, host: str, port: int) -> Manifest | None:
-    """Return the policy that lets a tenant out to the port of its shard, whose address names `host`.
-
-    None where nothing says where that is; see `unnamed_shard`. Only for a tenant whose access is open.
-    """
-    return shards_egress(owner, [(network, host, port)])
-
-
 def shards_egress(owner: Owner, shards: Iterable[tuple[ShardNetwork, str, int]]) -> Manifest | None:
-    """Return the same for several shards, as a tenant that moves between two needs it."""
+    """Return the policy that lets a tenant out to its shard, and to both while it moves.
+
+    shards: of each what its VectorShard says of the network, and the host and port that its address names. None where
+    nothing says where any of them is; see `unnamed_shard`. Only for a tenant whose access is open.
+    """
     rules: list[dict[str, Any]] = []
     for network, host, port in shards:
         peers = _shard_peers(network, host)

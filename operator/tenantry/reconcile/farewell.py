@@ -24,7 +24,6 @@ from tenantry.domain import conditions, names
 from tenantry.domain.conditions import Outcome
 from tenantry.domain.deletion import Farewell, farewell, purge_after
 from tenantry.domain.errors import PartError, Retry, Stalled
-from tenantry.domain.moves import under_way
 from tenantry.domain.observed import ChildKey, NamespaceDetail, Observed
 from tenantry.domain.ownership import (
     TELLING_KINDS,
@@ -38,7 +37,7 @@ from tenantry.domain.reasons import Action, ConditionType, Reason
 from tenantry.reconcile import record, report
 from tenantry.reconcile.enact import Repair, apply_group, apply_namespace, translated
 from tenantry.reconcile.ports import Context
-from tenantry.reconcile.purge import may_hold, remove_vectors
+from tenantry.reconcile.purge import may_hold, remove_vectors, wait_for_moves
 from tenantry.reconcile.result import Result
 
 DEFINITION = "CustomResourceDefinition"
@@ -72,15 +71,11 @@ async def finalize(tenant: Tenant, raw: Manifest, cx: Context) -> Result:
     """Take leave of a deleted Tenant; its finalizer comes off when nothing more needs its spec."""
     if names.FINALIZER not in tenant.metadata.finalizers:
         return Result.done()
-    moves = [move for move in cx.seen.moves_of(tenant.metadata.name) if under_way(move)]
     namespace = cx.seen.namespace(tenant.namespace_name)
     shelf = cx.seen.children(tenant.namespace_name)
     owner = owner_of(namespace, tenant_uids(shelf)) if namespace else None
     try:
-        if moves:
-            raise Retry(
-                Reason.MOVES, f"waits for TenantMove {moves[0].metadata.name}, which is given up", 1.0
-            )
+        wait_for_moves(tenant.metadata.name, cx)
         match farewell(tenant, namespace, owner, origin(namespace, tenant.spec.namespace.adoption)):
             case Farewell.RETAIN:
                 assert namespace is not None  # noqa: S101 - there is something to retain

@@ -19,6 +19,7 @@ from tenantry.domain import moves
 from tenantry.domain.errors import Retry
 from tenantry.domain.places import PlaceState, Record
 from tenantry.domain.reasons import Reason
+from tenantry.reconcile import report
 from tenantry.reconcile.enact import apply_group, translated
 from tenantry.reconcile.mover import Mover, Progress
 from tenantry.reconcile.ports import Conflict, Context, Engine, Unavailable
@@ -59,10 +60,8 @@ class Under:
         self.status["rows"], self.status["lagBytes"] = progress.rows, progress.lag_bytes
 
 
-async def decided(under: Under) -> bool:
-    """Tell whether an earlier process has decided already."""
-    with translated():
-        raw = await under.cx.objects.get("Tenant", under.tenant)
+def decided(under: Under, raw: Manifest | None) -> bool:
+    """Tell whether an earlier process has decided already. raw: the Tenant as read a moment ago."""
     placement = Tenant.model_validate(raw).placement if raw is not None else None
     return (
         placement is not None
@@ -93,13 +92,9 @@ async def commit(under: Under, raw: Manifest | None) -> bool:
             or present.epoch != under.status["epoch"]
         ):
             return present == wanted
-        metadata = {key: raw["metadata"][key] for key in ("name", "uid", "resourceVersion")}
-        body = {"apiVersion": raw["apiVersion"], "kind": "Tenant", "metadata": metadata}
         with suppress(Conflict):
             try:
-                await under.cx.objects.apply_status(
-                    {**body, "status": {"placement": wanted.as_json()}}, manager=PLACEMENT_MANAGER
-                )
+                await report.apply_status(raw, {"placement": wanted.as_json()}, under.cx, PLACEMENT_MANAGER)
             except Unavailable as error:
                 raise Retry(
                     Reason.API_UNAVAILABLE, f"{error}: whether the move is decided is asked again", 0.2

@@ -33,10 +33,14 @@ from tenantry.reconcile.handover import Under, commit, decided, switch, take_not
 from tenantry.reconcile.mover import Busy
 from tenantry.reconcile.ports import Context, Engine, Refused, Unavailable
 from tenantry.reconcile.result import Key, Result
-from tenantry.reconcile.vectors import shard_errors
+from tenantry.reconcile.vectors import shard_errors, usable
 
 LONGEST_PAUSE_SECONDS = 30.0
 """Between two tries to hold writes back, where somebody's transaction did not end."""
+
+SHARD_SECONDS = 5.0
+"""How often to look again where a shard is in the way: sooner than for a tenant that only waits to be brought up to
+date."""
 
 
 @dataclass(slots=True)
@@ -114,11 +118,7 @@ async def _under(move: TenantMove, raw: Manifest, status: dict[str, Any], cx: Co
 
 
 def _engine(shard: str, cx: Context) -> Engine:
-    known = cx.fleet[shard]
-    if known.engine is None or known.problem is not None:
-        said = f": {known.problem.message}" if known.problem else ""
-        raise Retry(Reason.SHARD_UNAVAILABLE, f"VectorShard {shard} cannot be used{said}", 5.0, failed=False)
-    return known.engine
+    return usable(shard, cx.fleet[shard], SHARD_SECONDS)
 
 
 async def _go_on(under: Under) -> Result:
@@ -205,14 +205,14 @@ async def _verify(under: Under) -> MovePhase | Wait:
 
 async def _block(under: Under) -> MovePhase | Wait:
     """Hold writes back, decide, and let them go on at the target: all at one go, since writers wait."""
-    if await decided(under):
+    with translated():
+        raw = await under.cx.objects.get("Tenant", under.tenant)
+    if decided(under, raw):
         return MovePhase.COMMITTED
     claim, uid = under.cx.seen.tenant(under.tenant), under.status["tenantUID"]
     if moves.given_up(under.move, claim, MovePhase.BLOCKING, uid):
         await under.mover.unblock()
         return MovePhase.ROLLING_BACK
-    with translated():
-        raw = await under.cx.objects.get("Tenant", under.tenant)
     try:
         blocked = await under.mover.block()
         began = time.monotonic() - blocked.seconds
@@ -279,7 +279,6 @@ STEPS: dict[MovePhase, Step] = {
     MovePhase.VERIFYING: _verify,
     MovePhase.BLOCKING: _block,
     MovePhase.COMMITTED: _committed,
-    MovePhase.ACTIVATING: _committed,
     MovePhase.CLEANING: _clean,
     MovePhase.ROLLING_BACK: _roll_back,
 }

@@ -22,6 +22,7 @@ from tenantry.domain.moves import under_way
 from tenantry.domain.places import COUNTS, Record, archived
 from tenantry.domain.reasons import Action, Reason
 from tenantry.reconcile import record as audit
+from tenantry.reconcile import report
 from tenantry.reconcile.enact import translated
 from tenantry.reconcile.exports import Exported, Source, StoreFailed
 from tenantry.reconcile.ports import Context, Engine
@@ -106,7 +107,7 @@ async def keep_vectors(archive: TenantArchive, cx: Context) -> None:
 async def purge_vectors(archive: TenantArchive, raw: Manifest, cx: Context) -> Manifest:
     """Export and remove the vectors of a deleted tenant; return the archive as stored then. Raises PartError."""
     former = Former.of(archive)
-    _wait_for_moves(former, cx)
+    wait_for_moves(former.tenant, cx)
     hidden = _hidden(archive, cx) if archive.status.phase is not ArchivePhase.PURGED else None
     if hidden is not None:
         raise hidden
@@ -127,8 +128,9 @@ async def remove_vectors(tenant: Tenant, cx: Context) -> None:
         await _remove(item, former, cx)
 
 
-def _wait_for_moves(former: Former, cx: Context) -> None:
-    for move in cx.seen.moves_of(former.tenant):
+def wait_for_moves(tenant: str, cx: Context) -> None:
+    """Raise Retry while a move has its hands on the place of a deleted tenant."""
+    for move in cx.seen.moves_of(tenant):
         if under_way(move):
             raise Retry(Reason.MOVES, f"waits for TenantMove {move.metadata.name}, which is given up", 1.0)
 
@@ -239,11 +241,7 @@ async def _on_record(archive: TenantArchive, raw: Manifest, exported: Exported, 
         finished_at=exported.finished,
     )
     others = [item.as_json() for item in archive.status.exports if item.url != entry.url]
-    metadata = {key: raw["metadata"][key] for key in ("name", "uid", "resourceVersion")}
-    body = {"apiVersion": raw["apiVersion"], "kind": raw["kind"], "metadata": metadata}
     with translated():
-        stored = await cx.objects.apply_status(
-            {**body, "status": {"exports": [*others, entry.as_json()]}}, manager=names.EXPORTS
-        )
+        stored = await report.apply_status(raw, {"exports": [*others, entry.as_json()]}, cx, names.EXPORTS)
     await cx.objects.emit(raw, row.action, row.message)
     return stored

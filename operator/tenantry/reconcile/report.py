@@ -203,20 +203,27 @@ async def write_status(raw: Manifest, wanted: dict[str, Any], cx: Context) -> Ma
     if not _status_differs(raw, wanted):
         return None
     try:
-        return await _apply_status(raw, wanted, cx)
+        return await apply_status(raw, wanted, cx)
     except Conflict:
         # An edit meanwhile is no obstacle; a successor is. The API server checks no UID of a status that is
         # written, so it is the version that must be the present one.
         now = await cx.objects.get(raw["kind"], raw["metadata"]["name"])
         if now is None or now["metadata"]["uid"] != raw["metadata"]["uid"]:
             raise
-        return await _apply_status(now, wanted, cx)
+        return await apply_status(now, wanted, cx)
 
 
-async def _apply_status(of: Manifest, wanted: dict[str, Any], cx: Context) -> Manifest:
+async def apply_status(
+    of: Manifest, wanted: dict[str, Any], cx: Context, manager: str = names.MANAGER
+) -> Manifest:
+    """Write the whole status that a field manager owns of the very object that was read; return it as stored.
+
+    Raises Conflict where the object has changed since.
+    """
     metadata = {name: of["metadata"][name] for name in ("name", "uid", "resourceVersion")}
     return await cx.objects.apply_status(
-        {"apiVersion": of["apiVersion"], "kind": of["kind"], "metadata": metadata, "status": wanted}
+        {"apiVersion": of["apiVersion"], "kind": of["kind"], "metadata": metadata, "status": wanted},
+        manager=manager,
     )
 
 

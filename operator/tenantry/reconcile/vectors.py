@@ -32,7 +32,7 @@ from tenantry.domain.placement import ShardLoad, place
 from tenantry.domain.places import Applicant, Place, PlaceState, Record, capacity_of, unreachable_pin, upkeep
 from tenantry.domain.reasons import Action, Reason
 from tenantry.domain.vectors import Shape
-from tenantry.reconcile import rebalance
+from tenantry.reconcile import rebalance, report
 from tenantry.reconcile import record as audit
 from tenantry.reconcile.enact import Repair, apply_group, translated
 from tenantry.reconcile.fleet import Known
@@ -76,10 +76,8 @@ async def placement(
     """Return where a tenant's vectors are, deciding it where they are nowhere. Raises PartError, Conflict."""
     name = tenant.metadata.name
     present = tenant.placement
-    moving = any(under_way(move) for move in cx.seen.moves_of(name))
-    if present is not None and cx.seen.shard(present.shard) and (moving or _stands(name, present, cx)):
-        shard = cx.seen.shard(present.shard)
-        assert shard is not None  # noqa: S101 - `_stands` looked
+    shard = cx.seen.shard(present.shard) if present is not None else None
+    if present is not None and shard is not None and (_moving(name, cx) or _stands(name, present, cx)):
         if _belongs_elsewhere(tenant, plan, shard):
             cx.wake(rebalance.KEY)
         return Placed(shard, present.epoch, raw)
@@ -89,7 +87,6 @@ async def placement(
     if found is not None and (present is None or found[1].place.epoch > present.epoch):
         return await _found(tenant, raw, Placement(shard=found[0], epoch=found[1].place.epoch), cx)
     if present is not None:
-        shard = cx.seen.shard(present.shard)
         if shard is None:
             raise Stalled(
                 Reason.SHARD_NOT_FOUND,
@@ -134,6 +131,10 @@ def _belongs_elsewhere(tenant: Tenant, plan: Plan | None, shard: VectorShard) ->
     if pin:
         return pin != shard.metadata.name
     return plan is not None and plan.spec.vector_store.dedicated != shard.spec.dedicated
+
+
+def _moving(tenant: str, cx: Context) -> bool:
+    return any(under_way(move) for move in cx.seen.moves_of(tenant))
 
 
 def _stands(tenant: str, present: Placement, cx: Context) -> bool:
@@ -247,12 +248,8 @@ async def _write(
     )
     identity = f"{tenant.metadata.uid}/placed@{placement.epoch}/{placement.shard}"
     row = await _recorded(tenant, cx, identity, Action.PLACED, message)
-    metadata = {key: raw["metadata"][key] for key in ("name", "uid", "resourceVersion")}
-    body = {"apiVersion": raw["apiVersion"], "kind": raw["kind"], "metadata": metadata}
     with translated():
-        stored = await cx.objects.apply_status(
-            {**body, "status": {"placement": placement.as_json()}}, manager=PLACEMENT_MANAGER
-        )
+        stored = await report.apply_status(raw, {"placement": placement.as_json()}, cx, PLACEMENT_MANAGER)
     return Placed(shard, placement.epoch, stored, (row,))
 
 
@@ -276,7 +273,7 @@ async def provision(
     known = cx.fleet[shard]
     engine = usable(shard, known)
     record = (known.records or {}).get(name)
-    moving = any(under_way(move) for move in cx.seen.moves_of(name))
+    moving = _moving(name, cx)
     if moving and (record is None or record.place.state is PlaceState.IMPORTING):
         # Decided, and not handed over yet: the move writes the Secret when the target takes writes.
         return Provisioned(Outcome(Reason.READY, f"vectors are being moved to {shard}"))
@@ -365,14 +362,12 @@ def applicant(tenant: Tenant, cx: Context) -> Applicant:
     )
 
 
-def usable(shard: str, known: Known) -> Engine:
-    """Return the engine of a shard that can be used now. Raises Retry."""
+def usable(shard: str, known: Known, seconds: float = CHECK_SECONDS) -> Engine:
+    """Return the engine of a shard that can be used now. Raises Retry, to look again after so many seconds."""
     if known.engine is not None and known.problem is None and known.records is not None:
         return known.engine
     said = f": {known.problem.message}" if known.problem else ": it has not been looked at yet"
-    raise Retry(
-        Reason.SHARD_UNAVAILABLE, f"VectorShard {shard} cannot be used{said}", CHECK_SECONDS, failed=False
-    )
+    raise Retry(Reason.SHARD_UNAVAILABLE, f"VectorShard {shard} cannot be used{said}", seconds, failed=False)
 
 
 class shard_errors:  # noqa: N801 - reads as a clause of `with`

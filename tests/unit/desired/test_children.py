@@ -9,7 +9,7 @@ import pytest
 from tenantry.api.shard import ShardNetwork
 from tenantry.desired import children
 from tenantry.desired.children import CONFIG_KINDS, POLICY_KINDS, SHARD_KINDS, Group, key
-from tenantry.desired.network import Surroundings, shard_egress
+from tenantry.desired.network import Surroundings, shards_egress
 from tenantry.desired.owner import Access, Owner
 from tenantry.domain import names
 from tenantry.domain.configuration import Configuration, configure, resolve
@@ -28,7 +28,7 @@ def policy(access: Access) -> Group:
     return children.policy_group(ACME, SPEC, plan("pro"), access, AROUND)
 
 
-EGRESS = shard_egress(ACME, ShardNetwork(), "db.databases.svc", 5432)
+EGRESS = shards_egress(ACME, [(ShardNetwork(), "db.databases.svc", 5432)])
 GROUPS = {
     "open": policy(Access.OPEN),
     "on a shard": children.policy_group(ACME, SPEC, plan("pro"), Access.OPEN, AROUND, shard=EGRESS),

@@ -24,7 +24,8 @@ class Recorder:
     def __init__(self) -> None:
         self.written: list[dict[str, Any]] = []
 
-    async def apply_status(self, manifest: dict[str, Any]) -> dict[str, Any]:
+    async def apply_status(self, manifest: dict[str, Any], *, manager: str) -> dict[str, Any]:
+        assert manager == "tenantry"
         self.written.append(manifest["status"])
         return manifest
 
