@@ -74,6 +74,11 @@ class MemoryEngine:
         """Return a host that the address names, and the port of PostgreSQL."""
         return self.server.address.removeprefix(SCHEME), 5432
 
+    @property
+    def more_ports(self) -> Sequence[int]:
+        """Return none."""
+        return ()
+
     async def prepare(self) -> Fitness:
         """Look whether the server is fit."""
         self._check()

@@ -70,7 +70,7 @@ class Case:
         around = Surroundings(**settings)
         shard = self.shard or {}
         egress = shard and shards_egress(
-            owner, [(ShardNetwork.model_validate(shard.get("network", {})), shard["host"], shard["port"])]
+            owner, [(ShardNetwork.model_validate(shard.get("network", {})), shard["host"], [shard["port"]])]
         )
         policy = children.policy_group(owner, tenant.spec, plan, level, around, shard=egress or None)
         decided = configure(resolve(tenant.spec.overrides, plan).config, None, [], None, None)

@@ -97,7 +97,7 @@ async def snapshots(
 def shard_of(namespace: str) -> Object:
     """Return what lets the tenant of a namespace out to its shard."""
     owner = Owner(namespace.removeprefix("tenant-"), "uid", namespace)
-    policy = shards_egress(owner, [(ShardNetwork(cidrs=list(SHARD)), "db.example.com", 5432)])
+    policy = shards_egress(owner, [(ShardNetwork(cidrs=list(SHARD)), "db.example.com", [5432])])
     assert policy is not None
     return policy
 

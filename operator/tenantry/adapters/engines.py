@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tenantry.adapters.pgvector.engine import PgvectorEngine
 from tenantry.adapters.pgvector.moving import PgvectorMover
+from tenantry.adapters.weaviate.engine import WeaviateEngine
 from tenantry.api.shard import EngineKind
 from tenantry.reconcile.mover import Mover
 from tenantry.reconcile.ports import Engine, Refused
@@ -14,11 +15,13 @@ class RealEngines:
 
     def open(self, shard: str, kind: EngineKind, address: str) -> Engine:
         """Return an engine of that kind at an address. Raises Refused."""
-        if kind is EngineKind.PGVECTOR:
-            return PgvectorEngine(shard, address)
-        raise Refused(
-            f"this version cannot use engine {kind} yet: use a VectorShard of engine {EngineKind.PGVECTOR}"
-        )
+        match kind:
+            case EngineKind.PGVECTOR:
+                return PgvectorEngine(shard, address)
+            case EngineKind.WEAVIATE:
+                return WeaviateEngine(shard, address)
+            case EngineKind.QDRANT:
+                raise Refused(f"this version cannot use engine {kind} yet: use pgvector or weaviate")
 
     def mover(self, source: Engine, target: Engine, tenant: str) -> Mover:
         """Return what moves a tenant. Raises Refused where these engines cannot do that."""

@@ -48,7 +48,8 @@ class SecretKeyRef(ApiModel):
             ],
         ),
     ] = "dsn"
-    """The key in it: for pgvector a URL such as postgresql://user:password@host:5432/database."""
+    """The key in it, a URL: postgresql://user:password@host:5432/database for pgvector,
+    https://user:api-key@host:8080?grpc_port=50051 for weaviate."""
 
 
 class Connection(ApiModel):
@@ -134,6 +135,10 @@ class VectorShardStatus(Status):
     """What the server says that it is."""
     endpoint: Annotated[str, Schema(maxLength=300)] | None = None
     """Host and port of the server; tenants' network policies let them out to it."""
+    more_ports: Annotated[list[Annotated[int, Schema(minimum=1, maximum=65535)]], list_set(max_items=4)] = (
+        Field(default_factory=list)
+    )
+    """Further ports there that applications need, such as Weaviate's for gRPC."""
 
 
 class VectorShard(Resource):

@@ -86,17 +86,17 @@ def policies(owner: Owner, plan: PlanSpec, access: Access, around: Surroundings)
     return [denied, *allowed]
 
 
-def shards_egress(owner: Owner, shards: Iterable[tuple[ShardNetwork, str, int]]) -> Manifest | None:
+def shards_egress(owner: Owner, shards: Iterable[tuple[ShardNetwork, str, Iterable[int]]]) -> Manifest | None:
     """Return the policy that lets a tenant out to its shard, and to both while it moves.
 
     shards: of each what its VectorShard says of the network, and the host and port that its address names. None where
     nothing says where any of them is; see `unnamed_shard`. Only for a tenant whose access is open.
     """
     rules: list[dict[str, Any]] = []
-    for network, host, port in shards:
+    for network, host, ports in shards:
         peers = _shard_peers(network, host)
         if peers:
-            rules.append({"ports": _ports([port]), "to": peers})
+            rules.append({"ports": _ports(ports), "to": peers})
     return _policy(owner, names.SHARD_EGRESS, egress=rules) if rules else None
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from hashlib import sha256
 
 from tenantry.api.shard import VectorShard
 from tenantry.domain.errors import Stalled
@@ -67,7 +68,7 @@ class Record:
     """What a shard has on record of a place, with what was measured there. size: bytes, with indexes.
 
     id: what roles and schema are called after; it tells nothing. rows: an estimate. indexed: there is an approximate
-    index.
+    index. settled: the server is as the record says; where it is not, a change was interrupted, and is made again.
     """
 
     place: Place
@@ -75,6 +76,11 @@ class Record:
     rows: int = 0
     size: int = 0
     indexed: bool = False
+    settled: bool = True
+
+    def is_as(self, place: Place) -> bool:
+        """Tell whether a place is as described already."""
+        return self.place == place and self.settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +185,18 @@ def _shape(applicant: Applicant, record: Record) -> Shape:
         f"spec.vectorStore asks for {applicant.shape}, and {record.rows} vectors of {present} are stored: put it "
         f"back, or delete the vectors first",
     )
+
+
+def id_of(uid: str) -> str:
+    """Return the id of a place by the UID of the tenant that had it first: random, so nobody can guess it."""
+    return sha256(uid.encode()).hexdigest()[:16]
+
+
+def outdated(place: Place, present: Place | None) -> bool:
+    """Tell whether a description was made from an older record than the present one."""
+    if present is None or (place.epoch, place.generation) >= (present.epoch, present.generation):
+        return False
+    return place.epoch < present.epoch or place.state is present.state
 
 
 def archived(place: Place) -> Place:

@@ -122,6 +122,13 @@ _TOOLS = {
         packages={"promtool": "github.com/prometheus/prometheus/cmd/promtool"},
         minutes="about 3 minutes",
     ),
+    # The second engine of VectorShards; only the tests start it.
+    "weaviate-server": _Module(
+        folder="weaviate",
+        path="github.com/weaviate/weaviate",
+        packages={"weaviate-server": "github.com/weaviate/weaviate/cmd/weaviate-server"},
+        minutes="3 to 5 minutes",
+    ),
 }
 
 
@@ -147,7 +154,7 @@ def find_binaries(report: Callable[[str], None], marks: Mapping[str, str] | None
 def find_tool(name: str, report: Callable[[str], None], marks: Mapping[str, str] | None = None) -> Path:
     """Return a program beside the control plane's: from KUBEBUILDER_ASSETS where it is there, else built.
 
-    `name` is one of `helm`, `cyclonus` and `promtool`. Raises LocalError.
+    `name` is one of `helm`, `cyclonus`, `promtool` and `weaviate-server`. Raises LocalError.
     """
     with plain_os_errors(f"cannot prepare {name}"):
         assets = os.environ.get("KUBEBUILDER_ASSETS")

@@ -250,4 +250,4 @@ async def _logged(work: Coroutine[Any, Any, None]) -> None:
 def _differs(before: Record | None, now: Record | None) -> bool:
     if before is None or now is None:
         return before is not now
-    return before.place != now.place or before.id != now.id
+    return not before.is_as(now.place) or not now.settled or before.id != now.id

@@ -235,6 +235,10 @@ class Engine(Protocol):
     def endpoint(self) -> tuple[str, int]:
         """Return host and port of the server, as its address has them."""
 
+    @property
+    def more_ports(self) -> Sequence[int]:
+        """Return the further ports of the server that applications need."""
+
     async def prepare(self) -> Fitness:
         """Connect, look whether the server is fit for tenants, and make it so where that is ours to do."""
 

@@ -98,7 +98,7 @@ async def keep_vectors(archive: TenantArchive, cx: Context) -> None:
     """Let nobody log in to the place of a deleted tenant. Raises PartError."""
     former = Former.of(archive)
     for item in held(former, cx):
-        if item.counts and item.record.place != archived(item.record.place):
+        if item.counts and not item.record.is_as(archived(item.record.place)):
             await _closed(item, cx)
             # A later Tenant may have taken it over at the same moment: then it does so again.
             cx.wake(Key("Tenant", former.tenant))
@@ -138,7 +138,7 @@ def wait_for_moves(tenant: str, cx: Context) -> None:
 async def _closed(item: Held, cx: Context) -> Held:
     """Close a place, so that what is exported is all that there is."""
     wanted = archived(item.record.place)
-    if item.record.place == wanted:
+    if item.record.is_as(wanted):
         return item
     engine = usable(item.shard, cx.fleet[item.shard])
     with shard_errors(item.shard):

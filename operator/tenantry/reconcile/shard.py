@@ -165,10 +165,11 @@ async def _report(shard: VectorShard, raw: Manifest, problem: PartError | None, 
         "share": share.share if share is not None else shard.status.share,
         "server": known.server or shard.status.server,
         "endpoint": _endpoint(known) or shard.status.endpoint,
+        "morePorts": _more_ports(known) or shard.status.more_ports or None,
         "conditions": [item.as_json() for item in listed],
     }
     await report.write_status(raw, {key: value for key, value in status.items() if value is not None}, cx)
-    if status["endpoint"] != shard.status.endpoint:
+    if (status["endpoint"], status["morePorts"] or []) != (shard.status.endpoint, shard.status.more_ports):
         _wake(name, cx)  # their network policies let them out to it
     if balanced is not None and not balanced.holds and (stood is None or stood.status != "False"):
         cx.wake(rebalance.KEY)  # it counts the minutes from now on
@@ -213,6 +214,10 @@ def _endpoint(known: Known) -> str | None:
         return None
     host, port = known.engine.endpoint
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _more_ports(known: Known) -> list[int]:
+    return list(known.engine.more_ports) if known.engine is not None else []
 
 
 # --- what is done behind it -----------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ def egress(tenant: Tenant, placed: Placed | None, cx: Context) -> Manifest | Non
         known = cx.seen.shard(name)
         host, _, port = (known.status.endpoint or "").rpartition(":") if known else ("", "", "")
         if known is not None and host and port.isdecimal():
-            ways.append((known.spec.network, host, int(port)))
+            ways.append((known.spec.network, host, [int(port), *known.status.more_ports]))
     return shards_egress(Owner(tenant.metadata.name, tenant.metadata.uid, tenant.namespace_name), ways)
 
 
@@ -312,7 +312,7 @@ async def _kept_up(
         cx.policy.rotation,
         chosen=tenant.spec.vector_store is not None,
     )
-    if record is not None and record.place == wanted:
+    if record is not None and record.is_as(wanted):
         if cx.fleet.cleared(tenant.metadata.name):
             # It may be otherwise than its record says: the engine looks, and puts it back.
             with shard_errors(shard):
@@ -330,7 +330,7 @@ async def _kept_up(
 
 
 async def _ensured(shard: str, engine: Engine, wanted: Place, record: Record | None, cx: Context) -> Record:
-    if record is not None and record.place == wanted:
+    if record is not None and record.is_as(wanted):
         return record
     with shard_errors(shard):
         now = await engine.ensure(wanted)

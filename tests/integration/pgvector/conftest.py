@@ -15,6 +15,7 @@ from tenantry.adapters.pgvector import owners, store
 from tenantry.adapters.pgvector.hardening import prepare
 from tenantry.adapters.pgvector.store import Place
 from tenantry.domain import places
+from tenantry.domain.places import id_of
 from tenantry.domain.vectors import Shape
 from tenantry.local.postgres import PostgresServer
 
@@ -46,7 +47,7 @@ async def admin(server: PostgresServer) -> AsyncIterator[Connection]:
 
 async def admit(admin: Connection, tenant: str, dimensions: int = 3) -> Place:
     """Give a tenant a place, with an owner record as the operator writes it, and the password `secret`."""
-    place = Place(tenant, store.id_of(tenant), Shape(dimensions))
+    place = Place(tenant, id_of(tenant), Shape(dimensions))
     described = places.Place(tenant, tenant, f"digest-of-{tenant}", 1, place.shape, datetime.now(UTC))
     await owners.write(admin, described, place.id)
     await store.provision(admin, place)

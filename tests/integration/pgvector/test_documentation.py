@@ -13,6 +13,7 @@ from psycopg import AsyncConnection, AsyncRawCursor
 
 from tenantry.adapters.pgvector import store
 from tenantry.adapters.pgvector.store import CONNECTIONS, Place
+from tenantry.domain.places import id_of
 from tenantry.local.postgres import PostgresServer
 from tests.conftest import REPOSITORY
 from tests.integration.pgvector.conftest import Connection, admit, dsn
@@ -216,7 +217,7 @@ async def test_whoever_listens_hears_other_tenants(
 ) -> None:
     """No right of PostgreSQL's can be taken away here: the page warns of it."""
     assert "do not use `LISTEN` and `NOTIFY`" in TEXT
-    other = Place(OTHER, store.id_of(OTHER), writer.shape)
+    other = Place(OTHER, id_of(OTHER), writer.shape)
     async with await AsyncConnection.connect(dsn(server, other), autocommit=True) as speaker:
         await session.execute("LISTEN news")
         await session.commit()

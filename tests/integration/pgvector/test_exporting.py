@@ -22,8 +22,9 @@ from psycopg import AsyncConnection, sql
 
 from tenantry.adapters.exports import FsspecStore
 from tenantry.adapters.pgvector.exporting import export, restore
-from tenantry.adapters.pgvector.store import Place, id_of
+from tenantry.adapters.pgvector.store import Place
 from tenantry.api.common import rfc3339
+from tenantry.domain.places import id_of
 from tenantry.local.postgres import PostgresServer
 from tenantry.reconcile.exports import Exported, Source, StoreFailed
 from tenantry.reconcile.ports import Refused
@@ -335,7 +336,8 @@ from pathlib import Path
 from tenantry.adapters.exports import FsspecStore
 from tenantry.adapters.pgvector.exporting import export, restore
 from tenantry.adapters.pgvector.server import connect
-from tenantry.adapters.pgvector.store import Place, id_of
+from tenantry.adapters.pgvector.store import Place
+from tenantry.domain.places import id_of
 from tenantry.domain.vectors import Shape
 from tenantry.reconcile.exports import Source
 from datetime import datetime, UTC

@@ -10,6 +10,7 @@ from tenantry.adapters.pgvector import store
 from tenantry.adapters.pgvector.hardening import prepare
 from tenantry.adapters.pgvector.store import Place
 from tenantry.api.tenant import Metric, VectorType
+from tenantry.domain.places import id_of
 from tenantry.domain.vectors import Shape
 from tenantry.local.postgres import PostgresServer
 from tests.integration.pgvector.conftest import Connection, admit, dsn
@@ -97,7 +98,7 @@ async def test_the_index_is_that_of_the_shape(
     admin: Connection, shape: Shape, definition: str | None
 ) -> None:
     name = f"index-{shape.dimensions}-{shape.metric}-{shape.type}"
-    place = Place(name, store.id_of(name), shape)
+    place = Place(name, id_of(name), shape)
     await store.provision(admin, place)
     assert await store.build_index(admin, place) is (definition is not None)
     assert await store.build_index(admin, place) is (definition is not None)

@@ -28,7 +28,7 @@ def policy(access: Access) -> Group:
     return children.policy_group(ACME, SPEC, plan("pro"), access, AROUND)
 
 
-EGRESS = shards_egress(ACME, [(ShardNetwork(), "db.databases.svc", 5432)])
+EGRESS = shards_egress(ACME, [(ShardNetwork(), "db.databases.svc", [5432])])
 GROUPS = {
     "open": policy(Access.OPEN),
     "on a shard": children.policy_group(ACME, SPEC, plan("pro"), Access.OPEN, AROUND, shard=EGRESS),

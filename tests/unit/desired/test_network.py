@@ -213,7 +213,7 @@ def test_dns_is_reached_by_both_protocols_and_nothing_else_there() -> None:
 def to_shard(host: str, **network: Any) -> list[Any]:
     """Return the peers that a tenant is let out to, on the shard's port and no other."""
     where = ShardNetwork.model_validate(network)
-    built = shards_egress(ACME, [(where, host, 6432)])
+    built = shards_egress(ACME, [(where, host, [6432])])
     assert (built is None) is (unnamed_shard(where, host) is not None)
     if built is None:
         return []

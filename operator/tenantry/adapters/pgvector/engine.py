@@ -23,7 +23,7 @@ from tenantry.adapters.pgvector.inspection import Login
 from tenantry.adapters.pgvector.probe import probe
 from tenantry.adapters.pgvector.server import examine, parts
 from tenantry.domain.fitness import Fitness, unfit
-from tenantry.domain.places import Place, PlaceState, Record
+from tenantry.domain.places import Place, PlaceState, Record, id_of, outdated
 from tenantry.reconcile.ports import Refused, Unavailable
 
 Connection = AsyncConnection[Any]
@@ -46,6 +46,11 @@ class PgvectorEngine:
     def endpoint(self) -> tuple[str, int]:
         """Return host and port of the server, as its address has them."""
         return self._parts["host"], int(self._parts["port"])
+
+    @property
+    def more_ports(self) -> Sequence[int]:
+        """Return none."""
+        return ()
 
     def connection(self) -> AbstractAsyncContextManager[Connection]:
         """Give one of a few connections, for some seconds."""
@@ -87,8 +92,9 @@ class PgvectorEngine:
         """Bring a tenant's place to be as described; one that is so already is not written to."""
         async with self.connection() as connection:
             record = await owners.find(connection, place.tenant)
-            _check_newer(place, record)
-            id_ = record.id if record is not None else store.id_of(place.uid)
+            if outdated(place, record.place if record else None):
+                raise Unavailable(f"the place of {place.tenant} was changed meanwhile: it is read again")
+            id_ = record.id if record is not None else id_of(place.uid)
             site = store.Place(place.tenant, id_, place.shape)
             passwords = self._passwords(place, id_)
             logins = await inspection.logins(connection, site)
@@ -218,14 +224,6 @@ async def _identity(connection: Connection) -> tuple[Any, ...]:
         "SELECT (SELECT system_identifier FROM pg_control_system()), pg_postmaster_start_time()"
     )
     return await cursor.fetchone() or ()
-
-
-def _check_newer(place: Place, record: Record | None) -> None:
-    """Raise Unavailable where the record is newer than what a description was made from."""
-    if record is None or (place.epoch, place.generation) >= (record.place.epoch, record.place.generation):
-        return
-    if place.epoch < record.place.epoch or place.state is record.place.state:
-        raise Unavailable(f"the place of {place.tenant} was changed meanwhile: it is read again")
 
 
 async def _reshape(connection: Connection, site: store.Place, record: Record | None) -> None:

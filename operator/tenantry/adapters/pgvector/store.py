@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, Final
 
 from psycopg import AsyncConnection, sql
@@ -94,11 +93,6 @@ class Place:
     def table(self) -> sql.Identifier:
         """Return the tenant's own table."""
         return sql.Identifier(self.role, TABLE)
-
-
-def id_of(uid: str) -> str:
-    """Return the id of a tenant by the UID that it was first seen with: random, so nobody can guess it."""
-    return sha256(uid.encode()).hexdigest()[:16]
 
 
 async def provision(connection: AsyncConnection[Any], place: Place) -> None:
