@@ -493,7 +493,7 @@ async def test_what_is_exported_of_a_closed_place_comes_back_into_an_empty_one(
     await engine.ensure(archived(place))
     text = b"".join([piece async for piece in engine.export(place.tenant)])
     assert sorted(json.loads(line)["id"] for line in text.splitlines()) == ["one", "three", "two"]
-    other = await engine.ensure(described(f"{place.tenant}-again"))
+    other = await engine.ensure(described("exported-again"))
 
     async def lines(end: int) -> AsyncIterator[bytes]:
         for start in range(0, end, 7):
