@@ -50,6 +50,7 @@ class Reason(StrEnum):
     KIND_DELETED = "KindDeleted"
     SHARD_NOT_FOUND = "ShardNotFound"
     NO_SHARD_WITH_ROOM = "NoShardWithRoom"
+    ENGINE_CANNOT_MOVE = "EngineCannotMove"
     SHAPE_FIXED = "ShapeFixed"
     SECRET_NOT_FOUND = "SecretNotFound"
     CONNECTION_REFUSED = "ConnectionRefused"
