@@ -93,6 +93,7 @@ class Action(StrEnum):
     DELETED = "Deleted"
     PURGING = "Purging"
     EXPORTED = "Exported"
+    VECTORS_RESTORED = "VectorsRestored"
     PURGED = "Purged"
     PLACED = "Placed"
     CREDENTIALS_ROTATED = "CredentialsRotated"

@@ -10,7 +10,7 @@ and whose row it is says the manifest beside it (see `reconcile.exports`): it ma
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import psycopg
@@ -67,11 +67,16 @@ async def export(connection: AsyncConnection[Any], place: Place) -> AsyncGenerat
         raise translated(error) from error
 
 
-async def restore(connection: AsyncConnection[Any], place: Place, lines: AsyncIterator[bytes]) -> int:
+async def restore(
+    connection: AsyncConnection[Any],
+    place: Place,
+    lines: AsyncIterator[bytes],
+    accepted: Callable[[], Awaitable[None]] | None = None,
+) -> int:
     """Put exported rows into a tenant's table, which must be empty: all or none. Return how many.
 
-    Whatever `lines` raises at its end leaves the table empty. Needs a superuser, whom row-level security lets by.
-    Raises Refused or Unavailable.
+    accepted: is awaited when all rows are there, before they count. Whatever it raises, or `lines` at its end, leaves
+    the table empty. Needs a superuser, whom row-level security lets by. Raises Refused or Unavailable.
     """
     try:
         async with connection.transaction(), connection.cursor() as cursor:
@@ -89,6 +94,8 @@ async def restore(connection: AsyncConnection[Any], place: Place, lines: AsyncIt
                     await copy.write_row((place.tenant, *_values(line, rows)))
             if cursor.rowcount != rows:
                 raise Unavailable(f"{cursor.rowcount} rows arrived of {rows}")
+            if accepted is not None:
+                await accepted()
             return rows
     except psycopg.errors.DataError as error:
         raise Refused(f"the export does not fit the place: {_sentence(error)}") from error
