@@ -248,30 +248,26 @@ async def bring_back(
 
     Raises RestoreFailed, StoreFailed, Refused or Unavailable; the place is empty then, as it was.
     """
-    from tenantry.adapters.pgvector import exporting
-    from tenantry.adapters.pgvector.server import connect
-    from tenantry.api.shard import EngineKind
+    from tenantry.adapters.engines import RealEngines
     from tenantry.domain.places import PlaceState
 
     name, shard = target.tenant.metadata.name, target.shard.metadata.name
-    if target.shard.spec.engine is not EngineKind.PGVECTOR:
-        raise RestoreFailed(
-            f"VectorShard {shard} is of engine {target.shard.spec.engine}, which takes no exports yet"
-        )
-    async with await connect(target.address) as connection:
-        found = await exporting.find(connection, name)
-        if found is None or found[1] != PlaceState.OWNER:
+    engine = RealEngines().open(shard, target.shard.spec.engine, target.address)
+    try:
+        found = await engine.find(name)
+        if found is None or found.place.state is not PlaceState.OWNER:
             raise RestoreFailed(
                 f"VectorShard {shard} has no place of Tenant {name} that takes writes: wait for it"
             )
-        place, source = found[0], export.source
-        given = (source.dimensions, source.type)
-        if given != (place.shape.dimensions, str(place.shape.type)):
+        shape, source = found.place.shape, export.source
+        if (source.dimensions, source.type) != (shape.dimensions, str(shape.type)):
             raise RestoreFailed(
                 f"the export has vectors of {source.dimensions} dimensions ({source.type}), and Tenant {name} has "
-                f"{place.shape}: set spec.vectorStore of the Tenant to dimensions {source.dimensions} and type "
+                f"{shape}: set spec.vectorStore of the Tenant to dimensions {source.dimensions} and type "
                 f"{source.type}"
             )
         # On record before it counts: what is there afterwards has its row.
-        await exporting.restore(connection, place, store.lines(export), record)
+        await engine.restore(name, store.lines(export), record)
+    finally:
+        await engine.close()
     return _said(export, target)

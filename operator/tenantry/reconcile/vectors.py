@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tenantry.api.plan import Plan
-from tenantry.api.shard import EngineKind, VectorShard
+from tenantry.api.shard import VectorShard
 from tenantry.api.tenant import PLACEMENT_MANAGER, Placement, Tenant
 from tenantry.desired import children
 from tenantry.desired.network import shards_egress

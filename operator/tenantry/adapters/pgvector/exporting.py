@@ -16,11 +16,8 @@ from typing import Any, Final
 import psycopg
 from psycopg import AsyncConnection, sql
 
-from tenantry.adapters.pgvector.hardening import SCHEMA
 from tenantry.adapters.pgvector.server import translated
 from tenantry.adapters.pgvector.store import Place
-from tenantry.api.tenant import Metric, VectorType
-from tenantry.domain.vectors import Shape
 from tenantry.reconcile.ports import Refused, Unavailable
 
 PIECE: Final = 1 << 20
@@ -101,23 +98,6 @@ async def restore(
         raise Refused(f"the export does not fit the place: {_sentence(error)}") from error
     except psycopg.Error as error:
         raise translated(error) from error
-
-
-async def find(connection: AsyncConnection[Any], tenant: str) -> tuple[Place, str] | None:
-    """Return a tenant's place and its state, as the server has it on record. Raises Refused or Unavailable."""
-    try:
-        cursor = await connection.execute(
-            f"SELECT id, dimensions, metric, type, state FROM {SCHEMA}.owners WHERE tenant = %s", (tenant,)
-        )
-        row = await cursor.fetchone()
-    except psycopg.errors.UndefinedTable:
-        return None
-    except psycopg.Error as error:
-        raise translated(error) from error
-    if row is None:
-        return None
-    id_, dimensions, metric, kind, state = row
-    return Place(tenant, id_, Shape(dimensions, Metric(metric), VectorType(kind))), state
 
 
 async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
