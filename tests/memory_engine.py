@@ -105,7 +105,7 @@ class MemoryEngine:
                 raise Refused(f"{len(rows)} vectors of {present.place.shape} are stored")
             id_ = present.id if present else hashlib.sha256(place.uid.encode()).hexdigest()[:16]
             server.records[place.tenant] = replace(
-                present or Record(place, id_, indexed=False), place=place, id=id_
+                present or Record(place, id_, indexed=False), place=place, id=id_, settled=True
             )
             return server.measured(place.tenant)
 
