@@ -317,6 +317,15 @@ async def test_a_restore_that_is_not_put_on_record_is_undone(
     assert await engine.restore(place.tenant, pieces(*LINES)) == 2
 
 
+async def test_records_are_read_by_pages(rig: WeaviateRig, engine: WeaviateEngine) -> None:
+    for number in range(7):
+        await engine.ensure(described(f"paged-{number}"))
+    whole = await engine.records()
+    for size in (1, 3, len(whole)):
+        with mock.patch.object(owners, "PAGE", size):
+            assert await engine.records() == whole
+
+
 async def test_what_is_not_settled_is_made_again(
     rig: WeaviateRig, engine: WeaviateEngine, place: Place
 ) -> None:

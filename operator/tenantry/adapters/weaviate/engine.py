@@ -186,7 +186,8 @@ class WeaviateEngine:
         place, client = kept.place, self._client
         present = await logins.find(client, kept.id)
         for slot, login in present.items():
-            if login.active and not _lets_in(place, slot):
+            known = slot == place.slot or _fits(login, kept.keys.get(slot), _number(place, slot))
+            if login.active and not (known and _lets_in(place, slot)):
                 await logins.set_active(client, kept.id, slot, False)
         if not await self._has_tenant(kept):
             await client.ask("POST", f"schema/{kept.collection}/tenants", [{"name": place.tenant}])
