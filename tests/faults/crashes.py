@@ -35,6 +35,7 @@ from tests.faults.picture import (
     told,
     uids,
 )
+from tests.faults.places import Places
 from tests.faults.proxy import WRITES, Answer, Fault, Proxy, Request
 from tests.faults.replica import Replica
 from tests.integration.conftest import Api
@@ -159,6 +160,8 @@ class Lives:
 
     def __init__(self, api: Api, proxy: Proxy, replica: Replica, ledger: Ledger) -> None:
         self.references: dict[str, Reference] = {}
+        self.places: Places | None = None
+        """On the shard, where there is one."""
         self._api, self._proxy, self._replica, self._ledger = api, proxy, replica, ledger
         self._deaths = proxy.fault = Deaths()
         self._numbers = itertools.count(1)
@@ -203,7 +206,8 @@ class Lives:
         """Start a fresh process for what has come to its end; assert that it writes nothing about it."""
         self._replica.kill()
         await self._next()
-        counts = [len(await self._api.list(kind)) for kind in ("Tenant", "Plan", "TenantArchive")]
+        kinds = ("Tenant", "Plan", "TenantArchive", "VectorShard")
+        counts = [len(await self._api.list(kind)) for kind in kinds]
         await self._replica.reconciled(sum(counts) + 1)  # and the ClusterRoles
         self._assert_rest()
 
@@ -281,8 +285,13 @@ class Lives:
 
     async def _pictures(self, trials: Iterable[Trial], rows: Sequence[AuditEntry]) -> dict[str, Picture]:
         there = await everything(self._api)
-        names = [(trial.scene.name, trial.kept) for trial in trials]
-        return {name: picture(name, there.get(name, ()), rows, kept) for name, kept in names}
+        names = {trial.scene.name: trial.kept for trial in trials}
+        shown = {name: picture(name, there.get(name, ()), rows, kept) for name, kept in names.items()}
+        if self.places is not None:
+            on_shard = await self.places.of(names)
+            for name in names:
+                shown[name]["place"] = on_shard.get(name)
+        return shown
 
     async def _forget(self, trials: Sequence[Trial]) -> None:
         """Remove what belongs to tenants, while no operator runs that would take leave of them."""
@@ -297,6 +306,8 @@ class Lives:
                     await self._api.patch(kind, called, free)
                 if kind in ("Tenant", "TenantArchive", "Namespace"):
                     await self._api.delete(kind, called)
+        if self.places is not None:
+            await self.places.forget(mine)
 
     def _log(self) -> str:
         return "the operator's log ends:\n" + self._replica.log.read_text()[-3000:]

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64decode
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from tenantry.adapters.kubernetes.kinds import CHILD_KINDS, OWN_KINDS
 from tenantry.domain import names
@@ -35,6 +37,9 @@ REPORTED = frozenset({kind.kind for kind in OWN_KINDS} | {"Namespace"})
 CONTROL_PLANE = "kube-controller-manager"
 EVERYWHERE = frozenset({("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt")})
 """What the control plane puts into every namespace, a moment after it is there."""
+
+PLACE = re.compile(r"t_[0-9a-f]{16}_([ab])")
+"""The login of a tenant on its shard."""
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 
@@ -95,9 +100,23 @@ def _shown(item: Object, kept: bool) -> Object:
     )
     if item["kind"] not in REPORTED:
         shown.pop("status", None)
+    if item["kind"] == "Secret":
+        shown["data"] = _secret(item)
     for condition in (shown.get("status") or {}).get("conditions", []):
         condition.pop("lastTransitionTime", None)
     return shown
+
+
+def _secret(item: Object) -> Object:
+    """Return what a Secret says; a password is another one each time, and so is what a place is called after."""
+    said = {key: b64decode(value).decode() for key, value in (item.get("data") or {}).items()}
+    password = said.get("password") or "PASSWORD"
+    return {
+        key: PLACE.sub(
+            r"t_ID_\1", value.replace(password, "PASSWORD").replace(quote(password, safe=""), "PASSWORD")
+        )
+        for key, value in said.items()
+    }
 
 
 def _identities(objects: Iterable[Object], rows: Iterable[AuditEntry]) -> dict[str, str]:
