@@ -111,7 +111,7 @@ class QdrantServer:
 
     async def _start(self) -> None:
         if self._runner is None:
-            self._runner = web.AppRunner(self._application(), shutdown_timeout=0, access_log=None)
+            self._runner = web.AppRunner(self._application(), shutdown_timeout=0.01, access_log=None)
             await self._runner.setup()
             await web.TCPSite(self._runner, LOOPBACK, self.port, reuse_address=True).start()
 
