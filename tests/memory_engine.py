@@ -23,7 +23,7 @@ from tenantry.api.shard import EngineKind
 from tenantry.domain.fitness import Fitness
 from tenantry.domain.places import Place, Record
 from tenantry.reconcile.exports import Exported, Source, StoreFailed
-from tenantry.reconcile.ports import Refused, Unavailable
+from tenantry.reconcile.ports import Before, Refused, Unavailable
 
 Row = dict[str, Any]
 
@@ -105,7 +105,7 @@ class MemoryEngine:
                 raise Refused(f"{len(rows)} vectors of {present.place.shape} are stored")
             id_ = present.id if present else hashlib.sha256(place.uid.encode()).hexdigest()[:16]
             server.records[place.tenant] = replace(
-                present or Record(place, id_, indexed=False), place=place, id=id_
+                present or Record(place, id_, indexed=False), place=place, id=id_, settled=True
             )
             return server.measured(place.tenant)
 
@@ -162,13 +162,15 @@ class MemoryEngine:
             self._check()
             yield json.dumps(row, separators=(",", ":")).encode() + b"\n"
 
-    async def restore(self, tenant: str, lines: AsyncIterator[bytes]) -> int:
+    async def restore(self, tenant: str, lines: AsyncIterator[bytes], before: Before | None = None) -> int:
         """Put rows into a place that is there and empty: all of them, or none."""
         self._check()
         if self.server.rows.get(tenant) or tenant not in self.server.records:
             raise Refused(f"the place of {tenant} is not there, or is not empty")
         text = b"".join([piece async for piece in lines])
         rows = [json.loads(line) for line in text.splitlines()]
+        if before is not None:
+            await before()
         async with self._writing("restore", tenant):
             self.server.rows[tenant] = {row["id"]: row for row in rows}
         return len(rows)

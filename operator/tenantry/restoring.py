@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,10 +20,13 @@ import typer
 
 if TYPE_CHECKING:
     from tenantry.adapters.exports import FsspecStore
+    from tenantry.adapters.kubernetes.client import Client
     from tenantry.api.shard import VectorShard
     from tenantry.api.tenant import Tenant
+    from tenantry.domain.audit import AuditEntry
     from tenantry.reconcile.exports import Exported
-    from tenantry.reconcile.ports import Objects
+    from tenantry.reconcile.ports import AuditLog, Objects
+    from tenantry.settings import Settings
 
 
 class Output(StrEnum):
@@ -74,11 +80,11 @@ def restore(
             return
         if url is None or tenant is None:
             raise typer.BadParameter("give the URL of an export and --tenant, or --list")
-        typer.echo(
-            asyncio.run(_restore(url, tenant, settings.own_namespace, (kubeconfig, context), force=force))
-        )
+        typer.echo(asyncio.run(_restore(url, tenant, settings, (kubeconfig, context), force=force)))
     except (RestoreFailed, StoreFailed) as error:
         raise fail(str(error)) from None
+    if settings.database_url is None:
+        typer.echo("not in the audit log: TENANTRY_DATABASE_URL names no ledger", err=True)
 
 
 def _listed(url: str, tenant: str | None) -> list[Exported]:
@@ -107,7 +113,7 @@ def _print(exports: list[Exported], output: Output) -> None:
 
 
 async def _restore(
-    url: str, tenant: str, namespace: str, cluster: tuple[str | None, str | None], *, force: bool
+    url: str, tenant: str, settings: Settings, cluster: tuple[str | None, str | None], *, force: bool
 ) -> str:
     """Bring an export back; return a sentence that says what was done. Raises RestoreFailed or StoreFailed."""
     from tenantry.adapters.exports import FsspecStore
@@ -123,9 +129,16 @@ async def _restore(
         raise RestoreFailed(str(error)) from error
     try:
         objects = ApiObjects(client, lambda: False, lambda _: None, lambda *_: None)
-        target = await find_target(objects, tenant, namespace)
+        target = await find_target(objects, tenant, settings.own_namespace)
         check_owner(export, target.tenant, force=force)
-        return await bring_back(store, export, target)
+        who = await _caller(client)
+        async with _audit_log(settings.database_url) as log:
+
+            async def record() -> None:
+                if log is not None:
+                    await log.record([_entry(export, target, who)])
+
+            return await bring_back(store, export, target, record)
     except (Refused, Unavailable) as error:
         raise RestoreFailed(f"nothing is restored: {error}") from error
     finally:
@@ -173,35 +186,88 @@ def check_owner(export: Exported, tenant: Tenant, *, force: bool) -> None:
     )
 
 
-async def bring_back(store: FsspecStore, export: Exported, target: Target) -> str:
-    """Copy the rows; return a sentence that says what was done.
+@asynccontextmanager
+async def _audit_log(url: str | None) -> AsyncIterator[AuditLog | None]:
+    """Open the audit log of the ledger; None: there is no ledger. Raises RestoreFailed."""
+    from tenantry.adapters.ledger import LedgerError, open_ledger
+
+    if url is None:
+        yield None
+        return
+    try:
+        ledger = await open_ledger(url)
+    except LedgerError as error:
+        raise RestoreFailed(f"nothing is restored, since it could not be recorded: {error}") from error
+    try:
+        yield ledger.audit
+    finally:
+        await ledger.close()
+
+
+async def _caller(client: Client) -> str:
+    """Return who calls, by the name that the API server knows; unknown where it does not say."""
+    from tenantry.reconcile.ports import Refused
+
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    try:
+        answer = await client.send("POST", f"/apis/{review['apiVersion']}/selfsubjectreviews", body=review)
+    except (LookupError, Refused):
+        return "unknown"
+    return str(answer["status"]["userInfo"].get("username", "unknown"))
+
+
+def _entry(export: Exported, target: Target, who: str) -> AuditEntry:
+    """Return the audit row. Each restore is one of its own: the place was emptied in between."""
+    from tenantry.domain.audit import AuditEntry
+    from tenantry.domain.reasons import Action
+
+    metadata, now = target.tenant.metadata, datetime.now(UTC)
+    return AuditEntry(
+        identity=f"{metadata.uid}/vectorsrestored@{now.isoformat()}",
+        at=now,
+        actor=who,
+        action=Action.VECTORS_RESTORED,
+        kind="Tenant",
+        name=metadata.name,
+        uid=metadata.uid,
+        tenant=metadata.name,
+        after={"url": export.url, "rows": export.rows, "sha256": export.sha256},
+        message=_said(export, target),
+    )
+
+
+def _said(export: Exported, target: Target) -> str:
+    where = f"Tenant {target.tenant.metadata.name} on VectorShard {target.shard.metadata.name}"
+    return f"restored {export.rows} vectors of Tenant {export.source.tenant} from {export.url} to {where}"
+
+
+async def bring_back(
+    store: FsspecStore, export: Exported, target: Target, record: Callable[[], Awaitable[None]]
+) -> str:
+    """Copy the rows; return a sentence that says what was done. record: puts that into the audit log.
 
     Raises RestoreFailed, StoreFailed, Refused or Unavailable; the place is empty then, as it was.
     """
-    from tenantry.adapters.pgvector import exporting
-    from tenantry.adapters.pgvector.server import connect
-    from tenantry.api.shard import EngineKind
+    from tenantry.adapters.engines import RealEngines
     from tenantry.domain.places import PlaceState
 
     name, shard = target.tenant.metadata.name, target.shard.metadata.name
-    if target.shard.spec.engine is not EngineKind.PGVECTOR:
-        raise RestoreFailed(
-            f"VectorShard {shard} is of engine {target.shard.spec.engine}, which takes no exports yet"
-        )
-    async with await connect(target.address) as connection:
-        found = await exporting.find(connection, name)
-        if found is None or found[1] != PlaceState.OWNER:
+    engine = RealEngines().open(shard, target.shard.spec.engine, target.address)
+    try:
+        found = await engine.find(name)
+        if found is None or found.place.state is not PlaceState.OWNER:
             raise RestoreFailed(
                 f"VectorShard {shard} has no place of Tenant {name} that takes writes: wait for it"
             )
-        place, source = found[0], export.source
-        given = (source.dimensions, source.type)
-        if given != (place.shape.dimensions, str(place.shape.type)):
+        shape, source = found.place.shape, export.source
+        if (source.dimensions, source.type) != (shape.dimensions, str(shape.type)):
             raise RestoreFailed(
                 f"the export has vectors of {source.dimensions} dimensions ({source.type}), and Tenant {name} has "
-                f"{place.shape}: set spec.vectorStore of the Tenant to dimensions {source.dimensions} and type "
+                f"{shape}: set spec.vectorStore of the Tenant to dimensions {source.dimensions} and type "
                 f"{source.type}"
             )
-        rows = await exporting.restore(connection, place, store.lines(export))
-    where = f"Tenant {name} on VectorShard {shard}"
-    return f"restored {rows} vectors of Tenant {source.tenant} from {export.url} to {where}"
+        # On record before it counts: what is there afterwards has its row.
+        await engine.restore(name, store.lines(export), record)
+    finally:
+        await engine.close()
+    return _said(export, target)

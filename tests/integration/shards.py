@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from tenantry.domain import names
 from tenantry.local import chart
 from tenantry.local.postgres import PostgresServer
 from tests.integration.conftest import Api, Object
@@ -39,3 +41,15 @@ async def apply_shards(api: Api, servers: Servers) -> None:
     for name, server in servers.items():
         await api.apply(address(name, server))
         await api.apply(shard(name))
+
+
+async def secret_of(api: Api, name: str) -> dict[str, str]:
+    """Return what an application of a tenant is given."""
+    found = await api.get("Secret", names.VECTOR_STORE, f"tenant-{name}")
+    assert found is not None
+    return contents_of(found)
+
+
+def contents_of(secret: Object) -> dict[str, str]:
+    """Return what a Secret says."""
+    return {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}

@@ -33,6 +33,7 @@ from tenantry.api.pricing import (
 )
 from tenantry.api.resources import ContainerDefaults, Quota, ResourceAmounts, Resources
 from tenantry.api.schema import Rule, Schema, list_map, list_set
+from tenantry.api.shard import EngineKind
 
 __all__ = [
     "OVERRIDABLE",
@@ -115,6 +116,9 @@ class PlanVectorStore(ApiModel):
 
     dedicated: bool = False
     """A shard of its own: one whose VectorShard says dedicated: true, and that no other tenant is on."""
+    engine: EngineKind | None = None
+    """Only shards of this engine, which the tenants' applications speak: pgvector, weaviate or qdrant. Unset: any.
+    It decides about new tenants; those that have a place stay."""
 
 
 class PlanSpec(ApiModel):

@@ -1,7 +1,8 @@
 """The fleet as the rebalance planner sees it: who is where, who is to be where, and which shard is whose alone.
 
 A tenant with a move under way counts where it is going. One that cannot be moved now (it moves already, is being
-deleted, is kept of a deleted Tenant, or its place is not settled) counts where it is, and stays.
+deleted, is kept of a deleted Tenant, its place is not settled, or nobody can be moved in its shard's engine) counts
+where it is, and stays.
 
 A plan that asks for a dedicated shard works as a pin: each such tenant has an empty dedicated shard reserved for it,
 and whoever else is on that one leaves.
@@ -9,14 +10,14 @@ and whoever else is on that one leaves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from tenantry.api.move import MovePhase, TenantMove
 from tenantry.api.shard import EngineKind, VectorShard
 from tenantry.domain import conditions
-from tenantry.domain.moves import UNDECIDED
+from tenantry.domain.moves import MOVABLE, UNDECIDED
 from tenantry.domain.observed import TenantClaim
 from tenantry.domain.places import COUNTS, PlaceState, Record, capacity_of
 from tenantry.domain.reasons import ConditionType
@@ -88,7 +89,10 @@ def layout(facts: Facts) -> Layout:
     pins = {claim.name: _pin(claim, shards, notes) for claim in facts.claims if claim.pin}
     owners, own = _dedicated(facts, shards, where, notes)
     pins |= own
-    tenants = [*_tenants(facts, where, pins), *_remains(facts, shards, notes)]
+    fixed = {name: shard for name, shard in shards.items() if shard.spec.engine not in MOVABLE}
+    present = _tenants(facts, where, pins, fixed)
+    notes |= dict(_fixed(present, fixed))
+    tenants = [*present, *_remains(facts, shards, notes)]
     fleets = {}
     for engine in sorted({shard.spec.engine for shard in facts.shards}):
         names = {name for name, shard in shards.items() if shard.spec.engine is engine}
@@ -186,7 +190,8 @@ def _takes(shard: VectorShard, holding: Holding) -> bool:
 def _could_take(claim: TenantClaim, shards: Mapping[str, VectorShard], target: str, facts: Facts) -> bool:
     capacity = capacity_of(shards[target])
     size = facts.holding(claim.shard).sizes.get(claim.name, 0)
-    same = shards[target].spec.engine is shards[claim.shard].spec.engine
+    engine = shards[target].spec.engine
+    same = engine is shards[claim.shard].spec.engine and engine in MOVABLE
     return same and (capacity is None or size <= capacity - facts.holding(target).left)
 
 
@@ -206,7 +211,21 @@ def _shard(shard: VectorShard, holding: Holding, owners: Mapping[str, str]) -> S
     )
 
 
-def _tenants(facts: Facts, where: Mapping[str, str], pins: Mapping[str, str]) -> list[Placed]:
+def _fixed(tenants: Iterable[Placed], fixed: Mapping[str, VectorShard]) -> Iterator[tuple[str, str]]:
+    """Say of each tenant that should leave a shard whose engine moves nobody, that it stays."""
+    for item in tenants:
+        shard = fixed.get(item.shard)
+        if shard is not None and (shard.spec.drain or item.pinned not in (None, item.shard)):
+            said = (
+                f"its vectors are on {item.shard} of engine {shard.spec.engine}, and only tenants of engine "
+                f"{', '.join(MOVABLE)} are moved: it stays there until its Tenant is deleted"
+            )
+            yield item.tenant, said
+
+
+def _tenants(
+    facts: Facts, where: Mapping[str, str], pins: Mapping[str, str], fixed: Mapping[str, VectorShard]
+) -> list[Placed]:
     moving = {move.spec.tenant for move in facts.moves}
     done = {(move.spec.tenant, move.status.epoch) for move in facts.ended if _completed(move)}
     found = []
@@ -220,7 +239,7 @@ def _tenants(facts: Facts, where: Mapping[str, str], pins: Mapping[str, str]) ->
                 where[claim.name],
                 holding.sizes.get(claim.name, 0),
                 pinned=pins.get(claim.name) or None,
-                busy=stays or claim.name not in holding.settled,
+                busy=stays or claim.name not in holding.settled or claim.shard in fixed,
             )
         )
     return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from tenantry.api.move import MovePhase, TenantMove
-from tenantry.api.shard import VectorShard
+from tenantry.api.shard import EngineKind, VectorShard
 from tenantry.domain.errors import PartError, Retry, Stalled
 from tenantry.domain.observed import TenantClaim
 from tenantry.domain.places import Place, PlaceState, Record, capacity_of
@@ -24,6 +24,9 @@ UNDECIDED = frozenset(
     }
 )
 """Phases in which a move may still be given up."""
+
+MOVABLE = frozenset({EngineKind.PGVECTOR})
+"""Engines whose tenants can be moved, from one shard of it to another."""
 
 LAG_BYTES = 1024 * 1024
 """A target that is further behind than this is not compared, and no writes are held back for it."""
@@ -44,6 +47,7 @@ class Terms:
 def hindrance(
     move: TenantMove,
     claim: TenantClaim | None,
+    source: VectorShard | None,
     target: VectorShard | None,
     record: Record | None,
     stored: int,
@@ -62,6 +66,13 @@ def hindrance(
             f"spec.targetShard names VectorShard {spec.target_shard}, which does not exist: apply it, or abort this "
             f"move",
         )
+    for shard in filter(None, (source, target)):
+        if shard.spec.engine not in MOVABLE or shard.spec.engine is not target.spec.engine:
+            return Stalled(
+                Reason.ENGINE_CANNOT_MOVE,
+                f"spec.targetShard: VectorShard {shard.metadata.name} is of engine {shard.spec.engine}, and tenants "
+                f"are moved between shards of engine {', '.join(MOVABLE)} only: delete this move",
+            )
     if target.spec.drain:
         return Stalled(
             Reason.NO_SHARD_WITH_ROOM,

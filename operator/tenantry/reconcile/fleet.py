@@ -161,16 +161,17 @@ class Fleet:
         return [name for name in shards if self[name].records is None]
 
     def locate(self, tenant: str, shards: Iterable[str]) -> tuple[str, Record] | None:
-        """Return the shard that holds a tenant's vectors by its own record, that of the highest epoch."""
+        """Return the shard that holds a tenant's vectors by its own record, that of the highest epoch.
+
+        Two of the same epoch are there where a tenant was placed anew before the shard with its vectors was known:
+        then one with vectors.
+        """
         found = []
         for name in shards:
             record = (self[name].records or {}).get(tenant)
             if record is not None and record.place.state in COUNTS:
-                found.append((record.place.epoch, name, record))
-        if not found:
-            return None
-        _, name, record = max(found, key=lambda item: (item[0], item[1]))
-        return name, record
+                found.append((name, record))
+        return max(found, key=lambda item: (item[1].place.epoch, item[1].rows > 0, item[0]), default=None)
 
     # --- places that are decided and not seen yet ---------------------------------------------------------------
 

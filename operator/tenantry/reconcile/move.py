@@ -91,7 +91,15 @@ async def _begin(move: TenantMove, raw: Manifest, status: dict[str, Any], cx: Co
         return await _ended(move, raw, status, MovePhase.ABORTED, f"not begun: {reason}", cx)
     record = (cx.fleet[claim.shard].records or {}).get(name) if claim else None
     rivals = [item for item in cx.seen.moves_of(name) if item.metadata.name != move.metadata.name]
-    problem = moves.hindrance(move, claim, cx.seen.shard(target), record, cx.fleet[target].size, rivals)
+    problem = moves.hindrance(
+        move,
+        claim,
+        cx.seen.shard(claim.shard) if claim else None,
+        cx.seen.shard(target),
+        record,
+        cx.fleet[target].size,
+        rivals,
+    )
     if problem is not None:
         raise problem
     assert claim is not None and record is not None  # noqa: S101, PT018 - `hindrance` looked

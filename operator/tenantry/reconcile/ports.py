@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -27,6 +27,8 @@ from tenantry.reconcile.mover import Mover
 from tenantry.reconcile.result import Key
 
 Manifest = dict[str, Any]
+Before = Callable[[], Awaitable[None]]
+"""What is to happen before something counts."""
 
 
 class Clock(Protocol):
@@ -272,8 +274,11 @@ class Engine(Protocol):
         Over a connection of its own, however long it takes; whoever stops before the end closes the generator.
         """
 
-    async def restore(self, tenant: str, lines: AsyncIterator[bytes]) -> int:
-        """Put exported rows into a tenant's place, which must be there and empty: all or none. Return how many."""
+    async def restore(self, tenant: str, lines: AsyncIterator[bytes], before: Before | None = None) -> int:
+        """Put exported rows into a tenant's place, which must be there and empty: all or none. Return how many.
+
+        before: awaited when all are there and before they count; what it raises undoes them.
+        """
 
     async def close(self) -> None:
         """Give up the connections."""

@@ -19,6 +19,7 @@ from tenantry.desired.owner import Manifest
 from tenantry.domain import conditions
 from tenantry.domain.conditions import Observation, Outcome
 from tenantry.domain.errors import PartError, Retry, Stalled
+from tenantry.domain.moves import MOVABLE
 from tenantry.domain.places import PlaceState, Record
 from tenantry.domain.quantities import as_quantity
 from tenantry.domain.reasons import ConditionType, Reason
@@ -148,7 +149,7 @@ async def _report(shard: VectorShard, raw: Manifest, problem: PartError | None, 
     share = _balance(cx).get(name)
     outcome = Outcome.failed(problem) if problem else Outcome(Reason.READY, _ready_message(shard, known))
     stood = conditions.find(shard.status.conditions, ConditionType.BALANCED)
-    balanced = _balanced(share, stood)
+    balanced = _balanced(share, stood) if shard.spec.engine in MOVABLE else None
     listed = conditions.summarise(
         {},
         shard.status.conditions,

@@ -171,25 +171,28 @@ def choose(tenant: Tenant, plan: Plan, cx: Context) -> str:
     """
     loads = _loads(cx)
     pin = tenant.spec.vector_store.shard if tenant.spec.vector_store else ""
-    own = plan.spec.vector_store.dedicated
-    shards = cx.seen.shards()
-    fitting = [loads[item.metadata.name] for item in shards if item.spec.dedicated == own]
+    own, engine = plan.spec.vector_store.dedicated, plan.spec.vector_store.engine
     if pin:
         return _pinned(pin, loads)
+    fitting = [
+        loads[item.metadata.name]
+        for item in cx.seen.shards()
+        if item.spec.dedicated == own and engine in (None, item.spec.engine)
+    ]
     if own:
         fitting = [load for load in fitting if load.tenants == 0]
     target = place(tenant.metadata.name, fitting, needed=EMPTY_PLACE_BYTES)
     if target is not None:
         return target.name
-    raise Stalled(
-        Reason.NO_SHARD_WITH_ROOM,
-        f"plan {plan.metadata.name} asks for a shard of its own, and none is free: add a VectorShard with "
+    kind = f" of engine {engine}" if engine else ""
+    message = (
+        f"plan {plan.metadata.name} asks for a shard of its own{kind}, and none is free: add a VectorShard with "
         f"spec.dedicated: true"
         if own
-        else "no VectorShard takes another tenant (each is full, cordoned, drained or cannot be reached): add one, "
-        "or raise spec.capacity.storage of one",
-        CHECK_SECONDS,
+        else f"no VectorShard{kind} takes another tenant (each is full, cordoned, drained or cannot be reached): add "
+        f"one, or raise spec.capacity.storage of one"
     )
+    raise Stalled(Reason.NO_SHARD_WITH_ROOM, message, CHECK_SECONDS)
 
 
 def _pinned(pin: str, loads: dict[str, ShardLoad]) -> str:

@@ -84,6 +84,8 @@ class WeaviateServer:
             "RAFT_INTERNAL_RPC_PORT": str(internal),
             "RAFT_BOOTSTRAP_EXPECT": "1",
             "GRPC_PORT": str(grpc),
+            "ENABLE_MODULES": "backup-filesystem",
+            "BACKUP_FILESYSTEM_PATH": str(self._folder / "backups"),
             "GO_PROFILING_DISABLE": "true",
             "DISABLE_TELEMETRY": "true",
             "LOG_LEVEL": "warning",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import sys
@@ -13,11 +14,16 @@ from pathlib import Path
 import pytest
 
 from tenantry.adapters.exports import FsspecStore
+from tenantry.adapters.ledger import open_ledger
 from tenantry.adapters.pgvector.exporting import export
 from tenantry.adapters.pgvector.store import Place
+from tenantry.api.shard import VectorShard
+from tenantry.api.tenant import Tenant
 from tenantry.domain.ownership import address_digest
 from tenantry.local.postgres import PostgresServer
 from tenantry.reconcile.exports import Exported
+from tenantry.reconcile.ports import Unavailable
+from tenantry.restoring import Target, bring_back
 from tests.conftest import Cluster, embedded
 from tests.integration.conftest import Api, administrator, tenant
 from tests.integration.pgvector.conftest import Connection, admit
@@ -26,6 +32,7 @@ from tests.integration.pgvector.test_exporting import content, fill_oddly, now, 
 NAMESPACE = "restore-shards"
 SHARD = "restore-shard"
 EMAIL = "ops@restored.example"
+NOT_RECORDED = "not in the audit log: TENANTRY_DATABASE_URL names no ledger\n"
 
 
 @dataclass(frozen=True)
@@ -41,10 +48,13 @@ class Command:
 
     kubeconfig: str
     store: str
+    ledger: str = ""
 
     async def __call__(self, *arguments: str) -> Answer:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TENANTRY_")}
         settings = {"TENANTRY_OWN_NAMESPACE": NAMESPACE, "TENANTRY_EXPORT_URL": self.store}
+        if self.ledger:
+            settings["TENANTRY_DATABASE_URL"] = self.ledger
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tenantry", "restore", *arguments),
             env={**environment, **settings, "KUBECONFIG": self.kubeconfig, "COLUMNS": "200"},
@@ -113,7 +123,7 @@ async def test_an_export_comes_back(
     assert [item["url"] for item in json.loads(listed.out)] == [made.url]
     assert made.url in (await restore("--list")).out
     answer = await restore(made.url, "--tenant", "comes-back")
-    assert (answer.code, answer.err) == (0, "")
+    assert (answer.code, answer.err) == (0, NOT_RECORDED)
     where = f"Tenant comes-back on VectorShard {SHARD}"
     assert answer.out == f"restored {made.rows} vectors of Tenant comes-back from {made.url} to {where}\n"
     former = await admit(admin, "comes-back-former")
@@ -135,8 +145,63 @@ async def test_another_owner_gets_it_by_force_only(
     assert "with another owner than Tenant new-owner (else@where.example): give --force" in refused.err
     assert await content(admin, place) == []
     forced = await restore(made.url, "--tenant", "new-owner", "--force")
-    assert (forced.code, forced.err) == (0, "")
+    assert (forced.code, forced.err) == (0, NOT_RECORDED)
     assert len(await content(admin, place)) == made.rows
+
+
+async def test_it_is_on_record_where_there_is_a_ledger(
+    api: Api, admin: Connection, shard: None, restore: Command, control_plane: Cluster, tmp_path: Path
+) -> None:
+    made = await exported(admin, restore, "on-record")
+    place = await customer(api, admin, "on-record", control_plane)
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    recorded = replace(restore, ledger=url)
+    answer = await recorded(made.url, "--tenant", "on-record")
+    assert (answer.code, answer.err) == (0, "")
+    again = await recorded(made.url, "--tenant", "on-record")
+    assert again.code == 1, "there are vectors now"
+    ledger = await open_ledger(url)
+    (row,) = await ledger.audit.entries("on-record", None, 10)
+    await ledger.close()
+    assert (row.action, row.kind, row.name) == ("VectorsRestored", "Tenant", "on-record")
+    assert row.actor == "admin", "who the kubeconfig says"
+    assert row.after == {"url": made.url, "rows": made.rows, "sha256": made.sha256}
+    assert row.message == answer.out.strip()
+    assert len(await content(admin, place)) == made.rows
+
+
+async def test_what_cannot_be_recorded_is_not_restored(
+    api: Api, admin: Connection, shard: None, restore: Command, control_plane: Cluster
+) -> None:
+    made = await exported(admin, restore, "unrecorded")
+    place = await customer(api, admin, "unrecorded", control_plane)
+    nowhere = replace(restore, ledger="postgresql://nobody:nothing@127.0.0.1:1/ledger")
+    answer = await nowhere(made.url, "--tenant", "unrecorded")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err.startswith("error: nothing is restored")
+    assert await content(admin, place) == []
+
+
+async def test_a_ledger_that_goes_away_meanwhile_leaves_the_place_empty(
+    api: Api, admin: Connection, shard: None, restore: Command, control_plane: Cluster
+) -> None:
+    made = await exported(admin, restore, "interrupted")
+    place = await customer(api, admin, "interrupted", control_plane)
+    raw = {**(await api.get("Tenant", "interrupted") or {}), "apiVersion": "tenantry.dev/v1alpha1"}
+    spec = await api.get("VectorShard", SHARD) or {}
+    secret = await api.get("Secret", "server", NAMESPACE) or {}
+    address = base64.b64decode(secret["data"]["dsn"]).decode()
+    target = Target(Tenant.model_validate(raw), VectorShard.model_validate(spec), address)
+    seen = []
+
+    async def gone() -> None:
+        seen.append(len(await content(admin, place)))
+        raise Unavailable("the ledger has gone away")
+
+    with pytest.raises(Unavailable):
+        await bring_back(FsspecStore(made.url), made, target, gone)
+    assert seen == [0], "nobody sees the rows before they are on record"
+    assert await content(admin, place) == []
 
 
 async def test_a_damaged_export_restores_nothing(

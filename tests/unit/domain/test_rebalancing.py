@@ -184,6 +184,26 @@ def test_tenants_move_between_shards_of_one_engine_only() -> None:
     assert "no other VectorShard has room" in decision.notes["ta0"]
 
 
+@pytest.mark.parametrize("why", ["drain", "pin"])
+def test_who_is_on_an_engine_that_moves_nobody_stays_and_that_is_told(why: str) -> None:
+    fleet = Fleet([shard("v", engine="weaviate", drain=why == "drain"), shard("w", engine="weaviate")])
+    fleet.put("t0", "v", 100, pin="w" if why == "pin" else "")
+    decision = fleet.decide(asked=True)
+    assert not decision.pending
+    assert decision.notes["t0"] == (
+        "its vectors are on v of engine weaviate, and only tenants of engine pgvector are moved: it stays there "
+        "until its Tenant is deleted"
+    )
+
+
+def test_a_shard_of_an_engine_that_moves_nobody_is_no_trigger() -> None:
+    fleet = Fleet([shard("v", engine="weaviate"), shard("w", engine="weaviate")])
+    for number in range(4):
+        fleet.put(f"t{number}", "v", 1000)
+    decision = fleet.decide(asked=True)
+    assert (decision.plan.steps, decision.notes, decision.pending) == ((), {}, False)
+
+
 # --- who cannot move ------------------------------------------------------------------------------------------------
 
 

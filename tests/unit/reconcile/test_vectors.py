@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from datetime import timedelta
 
 from tenantry.domain import names
@@ -125,6 +126,31 @@ async def test_a_plan_may_ask_for_a_shard_of_its_own() -> None:
     world.tenant("umbrella", plan="free")
     await world.settle()
     assert on(world, "shard-own") == {"acme"}
+
+
+async def test_a_plan_may_ask_for_an_engine() -> None:
+    world = await with_shards()
+    world.plan("pro", vectorStore={"engine": "weaviate"})
+    world.tenant("acme")
+    await world.settle()
+    assert world.condition("Stalled") == ("True", "NoShardWithRoom")
+    assert "no VectorShard of engine weaviate takes another tenant" in message(world, "ShardReady")
+    world.shard("shard-w", engine="weaviate")
+    await look(world, "shard-w")
+    await world.settle(timedelta(minutes=1))
+    assert on(world, "shard-w") == {"acme"}
+    world.plan("pro", vectorStore={"engine": "pgvector"})
+    await world.settle()
+    assert world.status()["placement"]["shard"] == "shard-w"
+
+
+async def test_a_change_of_a_place_that_was_interrupted_is_made_again() -> None:
+    world = await placed()
+    server = world.server(world.status()["placement"]["shard"])
+    whole = server.records["acme"]
+    server.records["acme"] = replace(whole, settled=False)
+    await look(world, world.status()["placement"]["shard"])
+    assert server.records["acme"] == whole
 
 
 async def test_a_shard_that_is_down_concerns_its_own_tenants_alone() -> None:

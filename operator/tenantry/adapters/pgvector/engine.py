@@ -24,7 +24,7 @@ from tenantry.adapters.pgvector.probe import probe
 from tenantry.adapters.pgvector.server import examine, parts
 from tenantry.domain.fitness import Fitness, unfit
 from tenantry.domain.places import Place, PlaceState, Record, id_of, outdated
-from tenantry.reconcile.ports import Refused, Unavailable
+from tenantry.reconcile.ports import Before, Refused, Unavailable
 
 Connection = AsyncConnection[Any]
 
@@ -179,11 +179,11 @@ class PgvectorEngine:
             async for piece in pieces:
                 yield piece
 
-    async def restore(self, tenant: str, lines: AsyncIterator[bytes]) -> int:
+    async def restore(self, tenant: str, lines: AsyncIterator[bytes], before: Before | None = None) -> int:
         """Put exported rows into a tenant's place, which must be empty."""
         site = await self._present(tenant)
         async with self.own_connection() as connection:
-            return await exporting.restore(connection, site, lines)
+            return await exporting.restore(connection, site, lines, before)
 
     async def _present(self, tenant: str) -> store.Place:
         record = await self.find(tenant)

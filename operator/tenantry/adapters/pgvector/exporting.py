@@ -10,18 +10,15 @@ and whose row it is says the manifest beside it (see `reconcile.exports`): it ma
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import psycopg
 from psycopg import AsyncConnection, sql
 
 from tenantry.adapters.lines import split
-from tenantry.adapters.pgvector.hardening import SCHEMA
 from tenantry.adapters.pgvector.server import translated
 from tenantry.adapters.pgvector.store import Place
-from tenantry.api.tenant import Metric, VectorType
-from tenantry.domain.vectors import Shape
 from tenantry.reconcile.ports import Refused, Unavailable
 
 PIECE: Final = 1 << 20
@@ -65,11 +62,16 @@ async def export(connection: AsyncConnection[Any], place: Place) -> AsyncGenerat
         raise translated(error) from error
 
 
-async def restore(connection: AsyncConnection[Any], place: Place, lines: AsyncIterator[bytes]) -> int:
+async def restore(
+    connection: AsyncConnection[Any],
+    place: Place,
+    lines: AsyncIterator[bytes],
+    accepted: Callable[[], Awaitable[None]] | None = None,
+) -> int:
     """Put exported rows into a tenant's table, which must be empty: all or none. Return how many.
 
-    Whatever `lines` raises at its end leaves the table empty. Needs a superuser, whom row-level security lets by.
-    Raises Refused or Unavailable.
+    accepted: is awaited when all rows are there, before they count. Whatever it raises, or `lines` at its end, leaves
+    the table empty. Needs a superuser, whom row-level security lets by. Raises Refused or Unavailable.
     """
     try:
         async with connection.transaction(), connection.cursor() as cursor:
@@ -87,28 +89,13 @@ async def restore(connection: AsyncConnection[Any], place: Place, lines: AsyncIt
                     await copy.write_row((place.tenant, *_values(line, rows)))
             if cursor.rowcount != rows:
                 raise Unavailable(f"{cursor.rowcount} rows arrived of {rows}")
+            if accepted is not None:
+                await accepted()
             return rows
     except psycopg.errors.DataError as error:
         raise Refused(f"the export does not fit the place: {_sentence(error)}") from error
     except psycopg.Error as error:
         raise translated(error) from error
-
-
-async def find(connection: AsyncConnection[Any], tenant: str) -> tuple[Place, str] | None:
-    """Return a tenant's place and its state, as the server has it on record. Raises Refused or Unavailable."""
-    try:
-        cursor = await connection.execute(
-            f"SELECT id, dimensions, metric, type, state FROM {SCHEMA}.owners WHERE tenant = %s", (tenant,)
-        )
-        row = await cursor.fetchone()
-    except psycopg.errors.UndefinedTable:
-        return None
-    except psycopg.Error as error:
-        raise translated(error) from error
-    if row is None:
-        return None
-    id_, dimensions, metric, kind, state = row
-    return Place(tenant, id_, Shape(dimensions, Metric(metric), VectorType(kind))), state
 
 
 def _values(line: bytes, number: int) -> tuple[str | None, ...]:

@@ -22,7 +22,7 @@ from tenantry.adapters.qdrant.schema import ELEMENT_BYTES, collection
 from tenantry.domain.fitness import Fitness
 from tenantry.domain.places import Place, Record, id_of, outdated
 from tenantry.domain.vectors import INDEX_ROWS, Shape
-from tenantry.reconcile.ports import Refused, Unavailable
+from tenantry.reconcile.ports import Before, Refused, Unavailable
 
 POINT_BYTES: Final = 1000
 """What a point takes beside its vector: the server tells no sizes, so a size is an estimate."""
@@ -132,7 +132,7 @@ class QdrantEngine:
             async for piece in pieces:
                 yield piece
 
-    async def restore(self, tenant: str, lines: AsyncIterator[bytes]) -> int:
+    async def restore(self, tenant: str, lines: AsyncIterator[bytes], before: Before | None = None) -> int:
         """Put exported rows into a tenant's place, which must be empty; what is there in part is removed again."""
         async with self._alone(tenant):
             kept = await self._present(tenant)
@@ -143,6 +143,8 @@ class QdrantEngine:
             await owners.write(self._client, replace(kept, restoring=True))
             try:
                 count = await rows.restore(self._client, kept, lines)
+                if before is not None:
+                    await before()
             except BaseException:
                 await self._empty(kept)
                 await owners.write(self._client, replace(kept, restoring=False))

@@ -22,7 +22,7 @@ from tenantry.adapters.weaviate.probe import probe
 from tenantry.domain.fitness import Fitness
 from tenantry.domain.places import Place, Record, id_of, outdated
 from tenantry.domain.vectors import INDEX_ROWS
-from tenantry.reconcile.ports import Refused, Unavailable
+from tenantry.reconcile.ports import Before, Refused, Unavailable
 
 OBJECT_BYTES: Final = 1000
 """What an object takes beside its vector: the server tells no sizes, so a size is an estimate."""
@@ -132,7 +132,7 @@ class WeaviateEngine:
             async for piece in pieces:
                 yield piece
 
-    async def restore(self, tenant: str, lines: AsyncIterator[bytes]) -> int:
+    async def restore(self, tenant: str, lines: AsyncIterator[bytes], before: Before | None = None) -> int:
         """Put exported rows into a tenant's place, which must be empty; what is there in part is removed again."""
         async with self._alone(tenant):
             kept = await self._present(tenant)
@@ -143,6 +143,8 @@ class WeaviateEngine:
             await owners.write(self._client, replace(kept, restoring=True))
             try:
                 count = await rows.restore(self._client, kept, lines)
+                if before is not None:
+                    await before()
             except BaseException:
                 await self._empty(kept)
                 await owners.write(self._client, replace(kept, restoring=False))
@@ -184,7 +186,8 @@ class WeaviateEngine:
         place, client = kept.place, self._client
         present = await logins.find(client, kept.id)
         for slot, login in present.items():
-            if login.active and not _lets_in(place, slot):
+            known = slot == place.slot or _fits(login, kept.keys.get(slot), _number(place, slot))
+            if login.active and not (known and _lets_in(place, slot)):
                 await logins.set_active(client, kept.id, slot, False)
         if not await self._has_tenant(kept):
             await client.ask("POST", f"schema/{kept.collection}/tenants", [{"name": place.tenant}])
