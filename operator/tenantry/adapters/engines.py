@@ -21,7 +21,7 @@ class RealEngines:
             case EngineKind.WEAVIATE:
                 return WeaviateEngine(shard, address)
             case EngineKind.QDRANT:
-                raise Refused(f"this version cannot use engine {kind} yet: use pgvector or weaviate")
+                return _qdrant(shard, address)
 
     def mover(self, source: Engine, target: Engine, tenant: str) -> Mover:
         """Return what moves a tenant. Raises Refused where these engines cannot do that."""
@@ -30,3 +30,14 @@ class RealEngines:
         raise Refused(
             f"tenants move between shards of engine {EngineKind.PGVECTOR} only, not {tenant} between these"
         )
+
+
+def _qdrant(shard: str, address: str) -> Engine:
+    """Return an engine whose library is an extra, loaded only where one is used."""
+    try:
+        from tenantry.adapters.qdrant.engine import QdrantEngine
+    except ModuleNotFoundError as error:
+        raise Refused(
+            f"engine {EngineKind.QDRANT} needs {error.name}, which is not installed: install tenantry[qdrant]"
+        ) from error
+    return QdrantEngine(shard, address)

@@ -49,7 +49,8 @@ class SecretKeyRef(ApiModel):
         ),
     ] = "dsn"
     """The key in it, a URL: postgresql://user:password@host:5432/database for pgvector,
-    https://user:api-key@host:8080?grpc_port=50051 for weaviate."""
+    https://user:api-key@host:8080?grpc_port=50051 for weaviate, https://user:api-key@host:6333?grpc_port=6334 for
+    qdrant."""
 
 
 class Connection(ApiModel):

@@ -12,10 +12,14 @@ from tenantry.adapters.engines import RealEngines
 from tenantry.domain.places import Place
 from tenantry.domain.vectors import Shape
 from tenantry.reconcile.ports import Engine
-from tests.integration.engines import postgres, weaviate
+from tests.integration.engines import postgres, qdrant, weaviate
 from tests.integration.engines.rig import Rig
 
-RIGS: dict[str, Callable[[], Iterator[Rig]]] = {"pgvector": postgres.rigs, "weaviate": weaviate.rigs}
+RIGS: dict[str, Callable[[], Iterator[Rig]]] = {
+    "pgvector": postgres.rigs,
+    "qdrant": qdrant.rigs,
+    "weaviate": weaviate.rigs,
+}
 
 SINCE = datetime(2026, 11, 25, 12, 30, 15, 250_000, tzinfo=UTC)
 

@@ -12,7 +12,6 @@ from datetime import timedelta
 import pytest
 
 from tenantry.adapters.engines import RealEngines
-from tenantry.api.shard import EngineKind
 from tenantry.api.tenant import Metric, VectorType
 from tenantry.domain.places import Place, PlaceState, Record, archived
 from tenantry.domain.vectors import Shape
@@ -475,11 +474,6 @@ def test_what_is_no_address_is_refused(rig: Rig) -> None:
     for address in ("", "nothing", "postgresql://", "http://", "https://weaviate.example"):
         with pytest.raises(Refused, match="is no address"):
             RealEngines().open("one", rig.kind, address)
-
-
-def test_engines_of_a_later_version_are_refused() -> None:
-    with pytest.raises(Refused, match="cannot use engine qdrant"):
-        RealEngines().open("one", EngineKind.QDRANT, "https://qdrant.example")
 
 
 # --- exports -----------------------------------------------------------------------------------------------------

@@ -16,15 +16,13 @@ from typing import Any, Final
 import psycopg
 from psycopg import AsyncConnection, sql
 
+from tenantry.adapters.lines import split
 from tenantry.adapters.pgvector.server import translated
 from tenantry.adapters.pgvector.store import Place
 from tenantry.reconcile.ports import Refused, Unavailable
 
 PIECE: Final = 1 << 20
 """Bytes that are handed on at one go."""
-
-LONGEST_LINE: Final = 64 << 20
-"""No row is longer: what goes on without an end of line is no export, and would take all memory."""
 
 _DECODER: Final = json.JSONDecoder(parse_float=str, parse_int=str)
 
@@ -86,7 +84,7 @@ async def restore(
                 raise Refused(f"the place of {place.tenant} holds vectors already: delete them first")
             rows = 0
             async with cursor.copy(sql.SQL(_IN).format(table=place.table)) as copy:
-                async for line in _lines(lines):
+                async for line in split(lines):
                     rows += 1
                     await copy.write_row((place.tenant, *_values(line, rows)))
             if cursor.rowcount != rows:
@@ -98,19 +96,6 @@ async def restore(
         raise Refused(f"the export does not fit the place: {_sentence(error)}") from error
     except psycopg.Error as error:
         raise translated(error) from error
-
-
-async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield lines without their ends."""
-    kept = b""
-    async for piece in pieces:
-        *whole, kept = (kept + piece).split(b"\n")
-        for line in whole:
-            yield line
-        if len(kept) > LONGEST_LINE:
-            raise Refused(f"a line is longer than {LONGEST_LINE >> 20} MiB: this is no export")
-    if kept:
-        raise Refused("the last line has no end: the export is not complete")
 
 
 def _values(line: bytes, number: int) -> tuple[str | None, ...]:

@@ -6,18 +6,17 @@ use the library: searching as a tenant is possible by gRPC only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import orjson
 
+from tenantry.adapters import addresses
+from tenantry.adapters.addresses import Address
 from tenantry.reconcile.ports import Refused, Unavailable
 
 NO_ADDRESS: Final = "is no address: write https://user:api-key@host:8080?grpc_port=50051"
 
-_PORTS: Final = {"http": 80, "https": 443}
 _GRPC_PORT: Final = 50051
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=5)
 _DENIED: Final = frozenset({401, 403})
@@ -26,36 +25,9 @@ _LONGEST: Final = 300
 """Characters of what the server says that are told on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a server is, and the operator's key there, which is never shown."""
-
-    scheme: str
-    host: str
-    port: int
-    grpc_port: int
-    key: str = field(repr=False)
-
-    @property
-    def url(self) -> str:
-        """Return the address without the key."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
-
-
 def parse(text: str) -> Address:
     """Return what an address says. Raises Refused, whose sentence does not repeat it."""
-    try:
-        split = urlsplit(text)
-        port = split.port or _PORTS[split.scheme]
-        options = dict(part.partition("=")[::2] for part in split.query.split("&") if part)
-        grpc_port = int(options.pop("grpc_port", _GRPC_PORT))
-    except (ValueError, KeyError):
-        raise Refused(NO_ADDRESS) from None
-    key = unquote(split.password or "")
-    if not (split.hostname and key) or options or split.path.strip("/") or not 0 < grpc_port < 65536:
-        raise Refused(NO_ADDRESS)
-    return Address(split.scheme, split.hostname, port, grpc_port, key)
+    return addresses.parse(text, _GRPC_PORT, NO_ADDRESS)
 
 
 class Denied(Refused):

@@ -7,19 +7,16 @@ somebody.
 
 from __future__ import annotations
 
-from bisect import bisect
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
+from tenantry.adapters.neighbours import closest
 from tenantry.adapters.weaviate import logins, owners
 from tenantry.adapters.weaviate.client import Client, Denied
 from tenantry.adapters.weaviate.owners import Kept
 from tenantry.adapters.weaviate.schema import OWNERS, VECTORS
 from tenantry.domain.places import Record
 from tenantry.reconcile.ports import Unavailable
-
-CLOSEST: Final = 3
-"""Neighbours whose rows are asked for."""
 
 _NO_OBJECT: Final = "00000000-0000-0000-0000-000000000000"
 
@@ -49,7 +46,7 @@ async def _leaks(client: Client, kept: Kept, neighbours: Sequence[Record]) -> As
         yield said + "sees the roles of others"
     if await _is_let(client, f"objects/{OWNERS}/{owners.object_id(kept.place.tenant)}"):
         yield said + "reads the record of all tenants"
-    for other in _closest(kept, neighbours):
+    for other in closest(kept.id, neighbours):
         name, collection = other.place.tenant, VECTORS[other.place.shape.metric]
         if await _is_let(client, f"objects/{collection}/{_NO_OBJECT}", tenant=name) or await _is_let(
             client, "objects", **{"class": collection, "tenant": name}
@@ -73,10 +70,3 @@ async def _is_let(client: Client, path: str, **query: str) -> bool:
     except Denied:
         return False
     return True
-
-
-def _closest(kept: Kept, neighbours: Sequence[Record]) -> Sequence[Record]:
-    """Return those that come next by id, from the beginning again after the last."""
-    ordered = sorted(neighbours, key=lambda each: each.id)
-    at = bisect([each.id for each in ordered], kept.id)
-    return (*ordered[at:], *ordered[:at])[:CLOSEST]

@@ -17,6 +17,7 @@ from uuid import UUID, uuid5
 
 import orjson
 
+from tenantry.adapters.lines import split
 from tenantry.adapters.weaviate.client import Client
 from tenantry.adapters.weaviate.owners import Kept, put
 from tenantry.reconcile.ports import Refused
@@ -24,9 +25,6 @@ from tenantry.reconcile.ports import Refused
 PAGE: Final = 500
 
 BATCH: Final = 200
-
-LONGEST_LINE: Final = 64 << 20
-"""No row is longer: what goes on without an end of line is no export, and would take all memory."""
 
 _KEYS: Final = UUID("7f1a2a76-1a6c-5b3d-8d0e-2b6d5f1c9e42")
 
@@ -69,7 +67,7 @@ async def export(client: Client, kept: Kept) -> AsyncGenerator[bytes, None]:
 async def restore(client: Client, kept: Kept, lines: AsyncIterator[bytes]) -> int:
     """Put exported rows into a tenant's place, batch by batch; return how many. Raises Refused or Unavailable."""
     rows, batch = 0, []
-    async for line in _lines(lines):
+    async for line in split(lines):
         rows += 1
         batch.append(_object(line, rows, kept))
         if len(batch) == BATCH:
@@ -120,16 +118,3 @@ def _object(line: bytes, number: int, kept: Kept) -> dict[str, Any]:
     }
     where = {"class": kept.collection, "tenant": kept.place.tenant, "id": object_id(key)}
     return {**where, "vector": vector, "properties": properties}
-
-
-async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield lines without their ends."""
-    rest = b""
-    async for piece in pieces:
-        *whole, rest = (rest + piece).split(b"\n")
-        for line in whole:
-            yield line
-        if len(rest) > LONGEST_LINE:
-            raise Refused(f"a line is longer than {LONGEST_LINE >> 20} MiB: this is no export")
-    if rest:
-        raise Refused("the last line has no end: the export is not complete")
