@@ -17,7 +17,7 @@ from tenantry.adapters.qdrant import rows
 from tenantry.adapters.qdrant.engine import QdrantEngine
 from tenantry.api.shard import EngineKind
 from tenantry.domain.places import Record
-from tenantry.reconcile.ports import Refused
+from tenantry.reconcile.ports import Refused, Unavailable
 from tests.integration.engines.conftest import described
 from tests.integration.engines.qdrant import QdrantRig, connected, rigs
 
@@ -215,6 +215,38 @@ async def test_what_is_no_export_leaves_nothing(engine: QdrantEngine, line: byte
     with pytest.raises(Refused, match=sentence):
         await engine.restore("nothing", pieces(b'{"id": "a", "embedding": [1, 2, 3]}\n', line))
     assert await stored(engine, record) == []
+
+
+async def test_rows_that_may_not_count_are_removed_again(engine: QdrantEngine) -> None:
+    record = await engine.ensure(described("not-counted"))
+    line = b'{"id": "a", "embedding": [1, 2, 3]}\n'
+    seen: list[int] = []
+
+    async def before() -> None:
+        seen.append(len(await stored(engine, record)))
+        raise Refused("it cannot be recorded")
+
+    with pytest.raises(Refused, match="it cannot be recorded"):
+        await engine.restore("not-counted", pieces(line), before)
+    assert seen == [1]
+    assert await stored(engine, record) == []
+    assert await engine.restore("not-counted", pieces(line)) == 1
+
+
+async def test_a_restore_that_was_interrupted_is_begun_anew(engine: QdrantEngine) -> None:
+    record = await engine.ensure(described("begun"))
+    lines = [b'{"id": "%d", "embedding": [1, 2, 3]}\n' % number for number in range(4)]
+
+    async def lost(*_: object) -> None:
+        raise Unavailable("the connection was lost")
+
+    with mock.patch.object(rows, "BATCH", 1):
+        # As a process that dies has no time to remove them.
+        with mock.patch.object(engine, "_empty", lost), pytest.raises(Unavailable):
+            await engine.restore("begun", pieces(*lines[:2], b"no row\n"))
+        assert len(await stored(engine, record)) == 2
+        assert await engine.restore("begun", pieces(*lines[1:])) == 3
+    assert [str(point.id) for point in await stored(engine, record)] == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(
