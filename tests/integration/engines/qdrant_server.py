@@ -37,6 +37,9 @@ class Turned(Exception):  # noqa: N818
         self.status = status
 
 
+_LEVELS = ("r", "prw", "rw")
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A request that was let in. access: the claim of a token, m of the key itself."""
@@ -46,7 +49,7 @@ class Asked:
     content: bytes
 
     def allow(self, needed: str, name: str = "") -> str:
-        """Return the collection where that is allowed: r, rw or m (manage). name: another one than the path's."""
+        """Return the collection where that is allowed: r, prw (points), rw or m (manage). name: not the path's."""
         name = name or self.path_name
         if isinstance(self.access, str):
             if self.access != "m" and needed != "r":
@@ -55,7 +58,7 @@ class Asked:
         if not name or needed == "m":
             raise Turned(403, "Global access is required")
         modes = {each["collection"]: each["access"] for each in self.access}
-        if name not in modes or needed not in ("r", modes[name]):
+        if name not in modes or _LEVELS.index(needed) > _LEVELS.index(modes[name]):
             raise Turned(403, f"Access to collection {name} is required")
         return name
 
@@ -231,12 +234,12 @@ class QdrantServer:
         return self._written()
 
     async def _upsert(self, asked: Asked) -> Any:
-        name = asked.allow("rw")
+        name = asked.allow("prw")
         await self._data.upsert(name, (asked.body(models.PointsList)).points)
         return self._written()
 
     async def _delete(self, asked: Asked) -> Any:
-        name = asked.allow("rw")
+        name = asked.allow("prw")
         await self._data.delete(name, asked.body(models.PointsSelector))
         return self._written()
 

@@ -83,7 +83,7 @@ async def test_what_a_token_says(engine: QdrantEngine, rig: QdrantRig) -> None:
     record = await engine.ensure(described("token", generation=3))
     claims = jwt.decode(engine.access(record)["password"], rig.server.key, algorithms=["HS256"])
     assert claims == {
-        "access": [{"collection": f"t_{record.id}", "access": "rw"}],
+        "access": [{"collection": f"t_{record.id}", "access": "prw"}],
         "value_exists": {
             "collection": "tenantry_logins",
             "matches": [{"key": "login", "value": f"{record.id}/3"}],
@@ -109,6 +109,11 @@ async def test_an_application_reaches_its_own_collection_alone(engine: QdrantEng
                 with pytest.raises(UnexpectedResponse) as error:
                     await attempt
                 assert error.value.status_code == 403
+        # Of its own collection the points alone.
+        for attempt in (client.create_payload_index(own, "key", "keyword"), client.delete_collection(own)):
+            with pytest.raises(UnexpectedResponse) as error:
+                await attempt
+            assert error.value.status_code == 403
 
 
 async def test_a_server_that_lets_tenants_see_others_is_told_of(rig: QdrantRig, engine: QdrantEngine) -> None:

@@ -22,6 +22,7 @@ from tenantry.adapters.pgvector.credentials import Key
 from tenantry.adapters.pgvector.inspection import Login
 from tenantry.adapters.pgvector.probe import probe
 from tenantry.adapters.pgvector.server import examine, parts
+from tenantry.api.shard import EngineKind
 from tenantry.domain.fitness import Fitness, unfit
 from tenantry.domain.places import Place, PlaceState, Record, id_of, outdated
 from tenantry.reconcile.ports import Before, Refused, Unavailable
@@ -141,6 +142,7 @@ class PgvectorEngine:
         user, password = site.login(place.slot), self._password(record.id, place.generation)
         host, port = self.endpoint
         return {
+            "engine": EngineKind.PGVECTOR.value,
             "dsn": self._dsn(user, password),
             "host": host,
             "port": str(port),

@@ -19,6 +19,7 @@ from tenantry.adapters.qdrant.client import Client, parse
 from tenantry.adapters.qdrant.owners import Kept
 from tenantry.adapters.qdrant.probe import probe
 from tenantry.adapters.qdrant.schema import ELEMENT_BYTES, collection
+from tenantry.api.shard import EngineKind
 from tenantry.domain.fitness import Fitness
 from tenantry.domain.places import Place, Record, id_of, outdated
 from tenantry.domain.vectors import INDEX_ROWS, Shape
@@ -98,6 +99,7 @@ class QdrantEngine:
         place, shape = record.place, record.place.shape
         host, port = self.endpoint
         return {
+            "engine": EngineKind.QDRANT.value,
             "url": self._address.url,
             "host": host,
             "port": str(port),

@@ -23,22 +23,23 @@ async def prepare(client: Client, address: Address) -> Fitness:
     server = f"Qdrant {version}"
     if _numbers(version) < LEAST:
         return Fitness(server, f"the server is {server}: use {'.'.join(map(str, LEAST))} or newer")
-    await schema.make_own(client)
+    await client.ask(lambda server: server.get_collections())  # what came before needs no key
     if len(address.key.encode()) < SHORTEST_KEY:
         return Fitness(
             server,
             f"the server's API key is shorter than {SHORTEST_KEY} bytes, and tenants' tokens are signed with it: set "
             f"a longer service.api_key on it",
         )
-    if await _lets_in(address, logins.token(address.key, "nobody", 0)):
-        return Fitness(
-            server, "the server lets in who has no login: set service.api_key and service.jwt_rbac on it"
-        )
     if not await _lets_in(address, logins.signed(address.key, [{"collection": LOGINS, "access": "r"}])):
         return Fitness(
             server,
             "the server takes no tokens that are signed with the operator's key: set service.jwt_rbac: true on it, "
             "and have the operator's key be its service.api_key",
+        )
+    await schema.make_own(client)
+    if await _lets_in(address, logins.token(address.key, "nobody", 0)):
+        return Fitness(
+            server, "the server lets in who has no login: set service.api_key and service.jwt_rbac on it"
         )
     return Fitness(server)
 

@@ -26,6 +26,10 @@ from tenantry.domain.places import Place
 
 _NAMESPACE: Final = UUID("5b0c9d53-6f3d-5c0b-8a0c-1f3de1b7a9d4")
 
+POINTS: Final = "prw"
+"""What a token lets its tenant do with the collection: read and write points. With `rw` it could make snapshots,
+which fill the disk of all, and change the collection's vectors (github.com/qdrant/qdrant, `rbac`, 1.19)."""
+
 _MOST: Final = 100
 """Logins that are looked for at a place: it has two at most."""
 
@@ -37,7 +41,7 @@ def login(id_: str, generation: int) -> str:
 
 def token(key: str, id_: str, generation: int) -> str:
     """Return what an application shows to be let in with these credentials: always the same."""
-    return signed(key, [{"collection": collection(id_), "access": "rw"}], login(id_, generation))
+    return signed(key, [{"collection": collection(id_), "access": POINTS}], login(id_, generation))
 
 
 def signed(key: str, access: list[dict[str, str]], valid_by: str | None = None) -> str:

@@ -19,6 +19,7 @@ from tenantry.adapters.weaviate.client import Client, parse
 from tenantry.adapters.weaviate.logins import SLOTS, Login
 from tenantry.adapters.weaviate.owners import Kept, Key
 from tenantry.adapters.weaviate.probe import probe
+from tenantry.api.shard import EngineKind
 from tenantry.domain.fitness import Fitness
 from tenantry.domain.places import Place, Record, id_of, outdated
 from tenantry.domain.vectors import INDEX_ROWS
@@ -98,6 +99,7 @@ class WeaviateEngine:
             raise Unavailable(f"the key of {place.tenant} has not been read yet")
         host, port = self.endpoint
         return {
+            "engine": EngineKind.WEAVIATE.value,
             "url": self._address.url,
             "host": host,
             "port": str(port),
