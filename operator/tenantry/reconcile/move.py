@@ -28,8 +28,7 @@ from tenantry.domain.errors import PartError, Retry
 from tenantry.domain.reasons import Action, Reason
 from tenantry.reconcile import rebalance, report
 from tenantry.reconcile import record as audit
-from tenantry.reconcile.enact import translated
-from tenantry.reconcile.handover import Under, commit, decided, switch, take_note
+from tenantry.reconcile.handover import Under, commit, is_decided, places, switch, take_note, tenant_of
 from tenantry.reconcile.mover import Busy
 from tenantry.reconcile.ports import Context, Engine, Refused, Unavailable
 from tenantry.reconcile.result import Key, Result
@@ -205,15 +204,15 @@ async def _verify(under: Under) -> MovePhase | Wait:
 
 async def _block(under: Under) -> MovePhase | Wait:
     """Hold writes back, decide, and let them go on at the target: all at one go, since writers wait."""
-    if await decided(under):
+    raw = await tenant_of(under)
+    if is_decided(under, raw):
         return MovePhase.COMMITTED
     claim, uid = under.cx.seen.tenant(under.tenant), under.status["tenantUID"]
     if moves.given_up(under.move, claim, MovePhase.BLOCKING, uid):
         await under.mover.unblock()
         return MovePhase.ROLLING_BACK
-    with translated():
-        raw = await under.cx.objects.get("Tenant", under.tenant)
     try:
+        known = await places(under)
         blocked = await under.mover.block()
         began = time.monotonic() - blocked.seconds
         committed = await commit(under, raw)
@@ -225,7 +224,7 @@ async def _block(under: Under) -> MovePhase | Wait:
     if not committed:
         await under.mover.unblock()
         return MovePhase.ROLLING_BACK
-    await switch(under)
+    await switch(under, known)
     pause = time.monotonic() - began
     under.status["writePauseMs"] = round(pause * 1000)
     under.cx.watch.paused(pause)
@@ -233,7 +232,7 @@ async def _block(under: Under) -> MovePhase | Wait:
 
 
 async def _committed(under: Under) -> MovePhase | Wait:
-    await switch(under)
+    await switch(under, await places(under))
     await take_note(under)
     await under.mover.detach()
     under.status["finishedAt"] = rfc3339(under.cx.clock.now())

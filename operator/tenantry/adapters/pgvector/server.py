@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg
@@ -79,6 +81,15 @@ async def examine(connection: AsyncConnection[Any]) -> ServerFacts:
         raise translated(error) from error
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
     return ServerFacts(*row)
+
+
+@contextmanager
+def translating() -> Iterator[None]:
+    """Raise what an error of the server means instead of it."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translated(error) from error
 
 
 def translated(error: psycopg.Error) -> Refused | Unavailable:
