@@ -132,7 +132,8 @@ async def _go_on(under: Under) -> Result:
             with shard_errors(under.target_shard):
                 following = await STEPS[phase](under)
             if isinstance(following, Wait):
-                await _enter(under, phase, following.message)
+                # Not `phase`: a step may have gone back to an earlier one, and waits there.
+                await _enter(under, MovePhase(under.status["phase"]), following.message)
                 return Result(after=following.seconds, outcome="waiting")
             if following in (MovePhase.COMPLETED, MovePhase.ABORTED):
                 message = "is completed" if following is MovePhase.COMPLETED else "was rolled back"

@@ -32,9 +32,6 @@ Connection = AsyncConnection[Any]
 COMPARE_SECONDS: Final = 10.0
 """How long a reconcile waits for a comparison; a longer one goes on behind."""
 
-ROUNDS: Final = 5
-"""Comparisons of what differed, each after what was on its way has arrived."""
-
 _PENDING: Final = "the rows are being compared"
 
 
@@ -132,17 +129,14 @@ class PgvectorMover:
             ours = await comparing.buckets(source, site)
             await replication.marked(source, target, name, MARKER_SECONDS)
             chosen = comparing.differing(ours, await comparing.buckets(target, site))
-            differ: set[str] | None = None
-            for _ in range(ROUNDS):
-                if not chosen or differ == set():
-                    break
+            if chosen:
                 here_rows = await comparing.rows_of(source, site, chosen)
                 await replication.marked(source, target, name, MARKER_SECONDS)
-                now = comparing.unlike(here_rows, await comparing.rows_of(target, site, chosen))
-                # A row that differs each time is no row that was on its way.
-                differ = now if differ is None else differ & now
-            if differ:
-                return f"{len(differ)} rows differ, such as {min(differ)!r}"
+                differ = comparing.unlike(here_rows, await comparing.rows_of(target, site, chosen))
+                # What was written meanwhile is on the list, and compared again when writes are held back.
+                differ -= await changes.listed(source, site)
+                if differ:
+                    return f"{len(differ)} rows differ, such as {min(differ)!r}"
             await replication.flush(target)
             self._source.compared[name] = Compared()
             return None
@@ -196,6 +190,7 @@ class PgvectorMover:
             await source.execute(
                 "UPDATE tenantry.owners SET updated_at = now() WHERE tenant = %s", (self._tenant,)
             )
+            await changes.forget(source, self._source.site(here))
         await self._detach(_name(here))
         async with self._target.connection() as target:
             await fence.down(target, self._source.site(here))
