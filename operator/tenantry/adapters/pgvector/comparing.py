@@ -33,8 +33,9 @@ Buckets = Mapping[int, tuple[int, Any]]
 
 @dataclass(slots=True)
 class Compared:
-    """That all rows were the same but for those on the list of changes, and for `open`: ids taken off it."""
+    """That all rows were the same but for those on a list of changes, and for `open`: ids taken off it."""
 
+    run: str
     open: set[str] = field(default_factory=set)
 
 

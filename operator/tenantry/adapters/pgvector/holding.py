@@ -75,13 +75,13 @@ class Held:
         """
         source, target = self._lines.source, self._lines.target
         for _ in range(ROUNDS):
-            compared.open |= await changes.take(source, self._site)
+            compared.open |= await changes.take(source, self._site, compared.run)
             await replication.marked(source, target, self._name, GATE_SECONDS)
             compared.open = await comparing.still_open(source, target, self._site, compared.open)
         began = time.monotonic()
         number = await self._fence_up()
         (ids, here), _ = await asyncio.gather(
-            self._changed(compared.open), replication.arrived(target, self._name, number, MARKER_SECONDS)
+            self._changed(compared), replication.arrived(target, self._name, number, MARKER_SECONDS)
         )
         # What replication applies is on the target's disk somewhat later than it can be seen: it is made to be.
         there, _ = await asyncio.gather(
@@ -141,10 +141,11 @@ class Held:
     def _state(self, state: PlaceState) -> sql.Composed:
         return sql.SQL(_STATE).format(state=sql.Literal(str(state)), tenant=sql.Literal(self._site.tenant))
 
-    async def _changed(self, also: set[str]) -> tuple[set[str], dict[str, int]]:
+    async def _changed(self, compared: Compared) -> tuple[set[str], dict[str, int]]:
         """Return the ids of what has changed, and the rows of those that are there."""
-        ids = also | await changes.listed(self._lines.source, self._site)
-        return ids, await comparing.these(self._lines.source, self._site, ids)
+        source = self._lines.source
+        ids = compared.open | await changes.listed(source, self._site, compared.run)
+        return ids, await comparing.these(source, self._site, ids)
 
 
 async def _last(cursor: psycopg.AsyncCursor[Any]) -> Any:

@@ -125,7 +125,8 @@ class PgvectorMover:
     async def _compare(self, here: Record) -> str | None:
         name, site = _name(here), self._source.site(here)
         async with self._source.own_connection() as source, self._target.own_connection() as target:
-            await changes.begin(source, site)
+            self._source.compared.pop(name, None)
+            run = await changes.begin(source, site)
             ours = await comparing.buckets(source, site)
             await replication.marked(source, target, name, MARKER_SECONDS)
             chosen = comparing.differing(ours, await comparing.buckets(target, site))
@@ -134,11 +135,11 @@ class PgvectorMover:
                 await replication.marked(source, target, name, MARKER_SECONDS)
                 differ = comparing.unlike(here_rows, await comparing.rows_of(target, site, chosen))
                 # What was written meanwhile is on the list, and compared again when writes are held back.
-                differ -= await changes.listed(source, site)
+                differ -= await changes.listed(source, site, run)
                 if differ:
                     return f"{len(differ)} rows differ, such as {min(differ)!r}"
             await replication.flush(target)
-            self._source.compared[name] = Compared()
+            self._source.compared[name] = Compared(run)
             return None
 
     async def block(self) -> Blocked:
