@@ -27,7 +27,8 @@ TENANT = "copied"
 
 _FILL = (
     "INSERT INTO {} (tenant_id, id, embedding, content)"
-    " SELECT {}, 'row-' || n, (SELECT array_agg((random() + n * 0)::real) FROM generate_series(1, {}))::vector,"
+    " SELECT {}, 'row-' || n,"
+    " (SELECT array_agg((random() + 0 * (n + d))::real) FROM generate_series(1, {}) d)::vector,"
     " repeat('text ', 20) FROM generate_series(1, {}) n"
 )
 

@@ -15,7 +15,8 @@ from uuid import uuid4
 from psycopg import AsyncConnection, sql
 from psycopg.errors import LockNotAvailable
 
-from tenantry.adapters.pgvector.fence import SCHEMA, WAIT, disable
+from tenantry.adapters.pgvector.fence import LIGHTLY, SCHEMA, disable
+from tenantry.adapters.pgvector.server import flush
 from tenantry.reconcile.mover import Busy
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ async def begin(connection: AsyncConnection[Any], place: Place) -> str:
     The lock waits for those who have written and are not done: what they wrote is in the table when it is had.
     """
     pieces = (
-        WAIT,
+        LIGHTLY,
         "LOCK TABLE ONLY {table} IN SHARE ROW EXCLUSIVE MODE",
         _CREATE,
         "ALTER TABLE {table} ENABLE TRIGGER {trigger}",
@@ -80,6 +81,7 @@ async def begin(connection: AsyncConnection[Any], place: Place) -> str:
         await connection.execute(sql.SQL("; ").join(sql.SQL(each).format(**names) for each in pieces))
     except LockNotAvailable:
         raise Busy("a transaction that writes does not end") from None
+    await flush(connection)
     return run
 
 

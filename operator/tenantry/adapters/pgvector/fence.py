@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg import AsyncConnection, sql
 
+from tenantry.adapters.pgvector.server import flush
+
 if TYPE_CHECKING:
     from tenantry.adapters.pgvector.store import Place
 
@@ -28,6 +30,9 @@ LOCK_WAIT: Final = "150ms"
 """How long a trigger waits for open transactions, while new writers wait behind it."""
 
 WAIT: Final = f"SELECT set_config('lock_timeout', '{LOCK_WAIT}', true)"
+
+LIGHTLY: Final = f"{WAIT}, set_config('synchronous_commit', 'off', true)"
+"""Nor does anybody wait for the disk while the lock is held: `flush` follows when it is not."""
 
 FUNCTION: Final = f"""
 CREATE OR REPLACE FUNCTION {SCHEMA}.fence() RETURNS trigger
@@ -86,7 +91,8 @@ async def disable(connection: AsyncConnection[Any], place: Place, trigger: str) 
     )
     if await cursor.fetchone() is not None:
         await connection.execute(
-            sql.SQL(f"{WAIT}; ALTER TABLE {{}} DISABLE TRIGGER {{}}").format(
+            sql.SQL(f"{LIGHTLY}; ALTER TABLE {{}} DISABLE TRIGGER {{}}").format(
                 place.table, sql.Identifier(trigger)
             )
         )
+        await flush(connection)

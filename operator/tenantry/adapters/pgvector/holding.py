@@ -20,7 +20,7 @@ from tenantry.adapters.pgvector import changes, comparing, fence, replication
 from tenantry.adapters.pgvector.comparing import Compared
 from tenantry.adapters.pgvector.connections import LONGEST, watched
 from tenantry.adapters.pgvector.engine import PgvectorEngine
-from tenantry.adapters.pgvector.server import translating
+from tenantry.adapters.pgvector.server import flush, translating
 from tenantry.adapters.pgvector.store import Place as Site
 from tenantry.domain.places import Place, PlaceState
 from tenantry.reconcile.mover import Busy
@@ -84,9 +84,7 @@ class Held:
             self._changed(compared), replication.arrived(target, self._name, number, MARKER_SECONDS)
         )
         # What replication applies is on the target's disk somewhat later than it can be seen: it is made to be.
-        there, _ = await asyncio.gather(
-            comparing.these(target, self._site, ids), replication.flush(self._lines.spare)
-        )
+        there, _ = await asyncio.gather(comparing.these(target, self._site, ids), flush(self._lines.spare))
         differ = comparing.unlike(here, there)
         if differ:
             raise Refused(f"{len(differ)} of the rows that were written last differ, such as {min(differ)!r}")

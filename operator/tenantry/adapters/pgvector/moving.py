@@ -22,7 +22,7 @@ from tenantry.adapters.pgvector.comparing import Compared
 from tenantry.adapters.pgvector.engine import PgvectorEngine
 from tenantry.adapters.pgvector.hardening import MARKERS
 from tenantry.adapters.pgvector.holding import MARKER_SECONDS, Held, Lines, lines
-from tenantry.adapters.pgvector.server import translating
+from tenantry.adapters.pgvector.server import flush, translating
 from tenantry.domain.places import Place, PlaceState, Record
 from tenantry.reconcile.mover import Blocked, Busy, Progress
 from tenantry.reconcile.ports import Refused
@@ -138,7 +138,7 @@ class PgvectorMover:
                 differ -= await changes.listed(source, site, run)
                 if differ:
                     return f"{len(differ)} rows differ, such as {min(differ)!r}"
-            await replication.flush(target)
+            await flush(target)
             self._source.compared[name] = Compared(run)
             return None
 

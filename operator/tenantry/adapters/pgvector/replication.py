@@ -76,8 +76,8 @@ async def drop_slot(source: Connection, name: str) -> None:
 async def subscribe(target: Connection, name: str, address: str) -> None:
     """Have a server begin to copy, and go on copying.
 
-    What replication applies can be seen on the target before it is on its disk (see `flush`): a target that dies is
-    sent again what it has lost, and one commit after the other would not have to wait for the disk.
+    What replication applies can be seen on the target before it is on its disk (`server.flush` sees to that): a
+    target that dies is sent again what it has lost, and no commit waits for the disk, one after the other.
     """
     await target.execute(
         sql.SQL(
@@ -137,10 +137,3 @@ async def arrived(target: Connection, name: str, number: int, patience: float) -
         if time.monotonic() > until:
             raise Busy("the target is behind")
         await asyncio.sleep(POLL_SECONDS)
-
-
-async def flush(target: Connection) -> None:
-    """Have on a server's disk all that can be seen there."""
-    await target.execute(
-        "SELECT set_config('synchronous_commit', 'on', true), pg_logical_emit_message(true, 'tenantry', '')"
-    )

@@ -83,6 +83,13 @@ async def examine(connection: AsyncConnection[Any]) -> ServerFacts:
     return ServerFacts(*row)
 
 
+async def flush(connection: AsyncConnection[Any]) -> None:
+    """Have on a server's disk all that can be seen there."""
+    await connection.execute(
+        "SELECT set_config('synchronous_commit', 'on', true), pg_logical_emit_message(true, 'tenantry', '')"
+    )
+
+
 @contextmanager
 def translating() -> Iterator[None]:
     """Raise what an error of the server means instead of it."""
