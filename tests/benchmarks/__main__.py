@@ -24,7 +24,7 @@ from rich.table import Table
 
 from tenantry.local.binaries import find_binaries
 from tenantry.local.control_plane import ControlPlane
-from tests.benchmarks import moves, planner, rates, shards
+from tests.benchmarks import copies, moves, planner, rates, shards
 from tests.benchmarks.rates import Rates
 from tests.benchmarks.restart import Restart, fill, restart
 from tests.benchmarks.scenarios import creation_at_a_steady_rate, drift_repair, plan_edits, tenant_edits
@@ -36,6 +36,8 @@ Seconds = list[float]
 
 FULL_LIST_SECONDS = "180"
 """Between two full lists while restarts are measured: one of them shall be seen."""
+
+PARTS = "planner,waits,rates,shards,moves,copies,restart"
 
 console = Console(width=120, highlight=False)
 
@@ -190,7 +192,19 @@ async def run_moves(scale: float) -> None:
         _print(("20,000 rows of 384 dimensions", "N", "p50", "p99", "max", "asked"), rows)
         console.print(f"{found.writes} writes were acknowledged meanwhile\n")
 
-    await _alone(measured, TENANTRY_REBALANCE="false")
+    await _alone(measured, TENANTRY_REBALANCE="Off")
+
+
+async def run_copies(scale: float) -> None:
+    """Print how fast the copy of a move is beside PostgreSQL's own."""
+    found = await copies.measure(max(2_000, round(copies.ROWS * scale)))
+    rounds = ", ".join(
+        f"{mine:.1f}/{plain:.1f}" for mine, plain in zip(found.moved, found.plain, strict=True)
+    )
+    _print(
+        ("What", "move/plain COPY, MB/s", "ratio"),
+        [(f"copy of {found.rows} rows of {copies.DIMENSIONS} dimensions", rounds, f"{found.ratio:.2f}")],
+    )
 
 
 async def _alone(measured: Callable[[Bench], Awaitable[None]], **settings: str) -> None:
@@ -236,7 +250,7 @@ def main() -> None:
     parser.add_argument(
         "--tenants", default="2000", help="measure restarts with so many tenants, as 2000,10000"
     )
-    parser.add_argument("--parts", default="planner,waits,rates,shards,moves,restart", help="what to measure")
+    parser.add_argument("--parts", default=PARTS, help="what to measure")
     arguments = parser.parse_args()
     parts = arguments.parts.split(",")
     console.print(f"{platform.machine()}, {psutil.cpu_count()} cores, Python {platform.python_version()}\n")
@@ -248,7 +262,9 @@ def main() -> None:
         asyncio.run(run_shards(arguments.scale))
     if "moves" in parts:
         asyncio.run(run_moves(arguments.scale))
-    if set(parts) - {"planner", "shards", "moves"}:
+    if "copies" in parts:
+        asyncio.run(run_copies(arguments.scale))
+    if set(parts) - {"planner", "shards", "moves", "copies"}:
         asyncio.run(run(arguments.scale, counts, parts))
     console.print(f"measured in {time.monotonic() - begin:.0f} s")
 

@@ -22,7 +22,7 @@ from tenantry.domain.reasons import Reason
 from tenantry.reconcile import report
 from tenantry.reconcile.enact import apply_group, translated
 from tenantry.reconcile.mover import Mover, Progress
-from tenantry.reconcile.ports import Conflict, Context, Engine, Unavailable
+from tenantry.reconcile.ports import Conflict, Context, Engine, Refused, Unavailable
 
 COMMIT_TRIES = 5
 """An edit of the Tenant at the moment of the decision is no reason against it."""
@@ -60,14 +60,36 @@ class Under:
         self.status["rows"], self.status["lagBytes"] = progress.rows, progress.lag_bytes
 
 
-def decided(under: Under, raw: Manifest | None) -> bool:
-    """Tell whether an earlier process has decided already. raw: the Tenant as read a moment ago."""
+@dataclass(frozen=True, slots=True)
+class Places:
+    """A tenant's places as the shards have them on record. here: at the source. there: at the target."""
+
+    here: Record | None
+    there: Record
+
+
+async def tenant_of(under: Under) -> Manifest | None:
+    """Return the Tenant as the API server has it now."""
+    with translated():
+        return await under.cx.objects.get("Tenant", under.tenant)
+
+
+def is_decided(under: Under, raw: Manifest | None) -> bool:
+    """Tell whether an earlier process has decided already. raw: the Tenant as it is now."""
     placement = Tenant.model_validate(raw).placement if raw is not None else None
     return (
         placement is not None
         and placement.shard == under.target_shard
         and placement.epoch > under.status["epoch"]
     )
+
+
+async def places(under: Under) -> Places:
+    """Return what both shards have on record. Raises Refused where the target has nothing."""
+    here, there = await asyncio.gather(under.source.find(under.tenant), under.target.find(under.tenant))
+    if there is None:
+        raise Refused(f"there is no record of Tenant {under.tenant}")
+    return Places(here, there)
 
 
 async def commit(under: Under, raw: Manifest | None) -> bool:
@@ -81,8 +103,7 @@ async def commit(under: Under, raw: Manifest | None) -> bool:
     wanted = Placement(shard=under.target_shard, epoch=under.status["epoch"] + 1)
     for attempt in range(COMMIT_TRIES):
         if attempt:
-            with translated():
-                raw = await under.cx.objects.get("Tenant", under.tenant)
+            raw = await tenant_of(under)
         if raw is None or raw["metadata"]["uid"] != under.status["tenantUID"]:
             return False
         present = Tenant.model_validate(raw).placement
@@ -103,15 +124,9 @@ async def commit(under: Under, raw: Manifest | None) -> bool:
     return False
 
 
-async def switch(under: Under) -> None:
+async def switch(under: Under, known: Places) -> None:
     """After the decision: the target takes writes, the Secret leads there, the source sends writers away."""
-    name = under.tenant
-    there = await under.target.find(name)
-    if there is None:
-        raise Retry(
-            Reason.SHARD_UNKNOWN, f"{under.target_shard} has no record of Tenant {name}", 1.0, failed=True
-        )
-    here = await under.source.find(name)
+    here, there = known.here, known.there
     open_ = here.place.open if here is not None else True
     activation = _activate(under, there, open_=open_)
     if open_:

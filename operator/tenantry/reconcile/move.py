@@ -28,8 +28,7 @@ from tenantry.domain.errors import PartError, Retry
 from tenantry.domain.reasons import Action, Reason
 from tenantry.reconcile import rebalance, report
 from tenantry.reconcile import record as audit
-from tenantry.reconcile.enact import translated
-from tenantry.reconcile.handover import Under, commit, decided, switch, take_note
+from tenantry.reconcile.handover import Under, commit, is_decided, places, switch, take_note, tenant_of
 from tenantry.reconcile.mover import Busy
 from tenantry.reconcile.ports import Context, Engine, Refused, Unavailable
 from tenantry.reconcile.result import Key, Result
@@ -141,7 +140,8 @@ async def _go_on(under: Under) -> Result:
             with shard_errors(under.target_shard):
                 following = await STEPS[phase](under)
             if isinstance(following, Wait):
-                await _enter(under, phase, following.message)
+                # Not `phase`: a step may have gone back to an earlier one, and waits there.
+                await _enter(under, MovePhase(under.status["phase"]), following.message)
                 return Result(after=following.seconds, outcome="waiting")
             if following in (MovePhase.COMPLETED, MovePhase.ABORTED):
                 message = "is completed" if following is MovePhase.COMPLETED else "was rolled back"
@@ -213,15 +213,15 @@ async def _verify(under: Under) -> MovePhase | Wait:
 
 async def _block(under: Under) -> MovePhase | Wait:
     """Hold writes back, decide, and let them go on at the target: all at one go, since writers wait."""
-    with translated():
-        raw = await under.cx.objects.get("Tenant", under.tenant)
-    if decided(under, raw):
+    raw = await tenant_of(under)
+    if is_decided(under, raw):
         return MovePhase.COMMITTED
     claim, uid = under.cx.seen.tenant(under.tenant), under.status["tenantUID"]
     if moves.given_up(under.move, claim, MovePhase.BLOCKING, uid):
         await under.mover.unblock()
         return MovePhase.ROLLING_BACK
     try:
+        known = await places(under)
         blocked = await under.mover.block()
         began = time.monotonic() - blocked.seconds
         committed = await commit(under, raw)
@@ -233,7 +233,7 @@ async def _block(under: Under) -> MovePhase | Wait:
     if not committed:
         await under.mover.unblock()
         return MovePhase.ROLLING_BACK
-    await switch(under)
+    await switch(under, known)
     pause = time.monotonic() - began
     under.status["writePauseMs"] = round(pause * 1000)
     under.cx.watch.paused(pause)
@@ -241,7 +241,7 @@ async def _block(under: Under) -> MovePhase | Wait:
 
 
 async def _committed(under: Under) -> MovePhase | Wait:
-    await switch(under)
+    await switch(under, await places(under))
     await take_note(under)
     await under.mover.detach()
     under.status["finishedAt"] = rfc3339(under.cx.clock.now())

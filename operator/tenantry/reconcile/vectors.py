@@ -285,9 +285,11 @@ async def provision(
     if moving:
         assert record is not None  # noqa: S101 - looked at above
         # Of a place that moves only one thing may change: whether anybody may log in.
-        record = await _ensured(
-            shard, engine, replace(record.place, open=not tenant.spec.suspended), record, cx
-        )
+        if record.place.open == tenant.spec.suspended:
+            record = await _not_held(shard, engine, name)
+            record = await _ensured(
+                shard, engine, replace(record.place, open=not tenant.spec.suspended), record, cx
+            )
     else:
         record, after, rows = await _kept_up(tenant, placed, engine, record, cx)
     owner = Owner(name, tenant.metadata.uid, tenant.namespace_name)
@@ -296,6 +298,18 @@ async def provision(
         raise error
     message = f"vectors are on {shard}" + (", and are being moved" if moving else "")
     return Provisioned(Outcome(Reason.READY, message), after, tuple(rows))
+
+
+async def _not_held(shard: str, engine: Engine, tenant: str) -> Record:
+    """Return the record of a place that moves, as it is now. Raises Retry where its writes are held back.
+
+    Written as it was known before, it would let writes in again.
+    """
+    with shard_errors(shard):
+        record = await engine.find(tenant)
+    if record is None or record.place.state is not PlaceState.OWNER:
+        raise Retry(Reason.MOVES, f"vectors are being handed over from {shard}", 1.0, failed=False)
+    return record
 
 
 async def _kept_up(

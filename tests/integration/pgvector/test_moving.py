@@ -12,9 +12,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 
-from tenantry.adapters.pgvector import fence
+from tenantry.adapters.pgvector import changes, fence
 from tenantry.adapters.pgvector.engine import PgvectorEngine
 from tenantry.adapters.pgvector.moving import PgvectorMover
 from tenantry.domain.moves import activated, importing
@@ -268,8 +268,9 @@ async def held(pair: Pair, tenant: str) -> None:
     """Hold writes back, trying again as the controller does."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
+            mover = pair.mover(tenant)
             try:
-                await pair.mover(tenant).block()
+                await mover.block()
             except (Busy, Unavailable):
                 with suppress(Unavailable):
                     await pair.mover(tenant).unblock()
@@ -278,6 +279,8 @@ async def held(pair: Pair, tenant: str) -> None:
                     await pair.mover(tenant).verify()
             else:
                 return
+            finally:
+                await mover.close()
 
 
 TAKES: dict[str, Callable[[Pair, str], Awaitable[None]]] = {
@@ -307,6 +310,12 @@ async def writable(pair: Pair, tenant: str) -> list[int]:
     return found
 
 
+LEFT_EMPTY = (
+    *("pg_publication", "pg_subscription", "pg_replication_slots"),
+    *("tenantry.markers", "tenantry.changes"),
+)
+
+
 async def test_a_move_under_load_loses_nothing(pair: Pair) -> None:
     tenant = await admitted(pair)
     async with Load(pair, tenant) as load:
@@ -321,9 +330,137 @@ async def test_a_move_under_load_loses_nothing(pair: Pair) -> None:
     assert await pair.engines[0].find(tenant) is None
     for server in pair.engines:
         async with server.connection() as connection:
-            for table in ("pg_publication", "pg_subscription", "pg_replication_slots", "tenantry.markers"):
+            for table in (
+                "pg_publication",
+                "pg_subscription",
+                "pg_replication_slots",
+                "tenantry.markers",
+                "tenantry.changes",
+            ):
                 cursor = await connection.execute(f"SELECT count(*) FROM {table}")
                 assert await cursor.fetchone() == (0,), table
+
+
+async def test_an_index_is_built_on_the_target_when_all_rows_are_there(pair: Pair) -> None:
+    tenant = await admitted(pair)
+    await pair.engines[0].index(tenant)
+    async with Load(pair, tenant) as load:
+        await _prepare(pair, tenant)
+        await until(lambda: pair.mover(tenant).progress(), lambda item: item.copied)
+        there = await pair.engines[1].find(tenant)
+        assert there is not None
+        assert not there.indexed
+        before = load.writes
+        await until(lambda: pair.mover(tenant).index(), bool)
+        await until(lambda: asyncio.sleep(0), lambda _: load.writes > before)
+        for step in STEPS[2:-1]:
+            await take(pair, tenant, step)
+        before = load.writes
+        await until(lambda: asyncio.sleep(0), lambda _: load.at == 1 and load.writes > before + 50)
+    await load.check(1)
+    there = await pair.engines[1].find(tenant)
+    assert there is not None
+    assert there.indexed
+    async with await AsyncConnection.connect(pair.engines[1].access(there)["dsn"]) as application:
+        # Nothing but the index gives an order of distances then.
+        await application.execute(
+            "SET enable_seqscan = off; SET enable_sort = off; SET enable_bitmapscan = off"
+        )
+        cursor = await application.execute(
+            sql.SQL(
+                "EXPLAIN SELECT id FROM items WHERE tenant_id = {} ORDER BY embedding <=> '[1,2,3,4,5,6,7,8]' LIMIT 5"
+            ).format(tenant)
+        )
+        assert any("items_embedding" in line for (line,) in await cursor.fetchall())
+    await take(pair, tenant, "clean")
+    async with pair.engines[0].connection() as root:
+        assert await _one(root, f"SELECT to_regclass('t_{there.id}.items_embedding')") is None
+
+
+async def test_what_a_failed_try_took_from_the_list_is_compared_again(pair: Pair) -> None:
+    tenant = await admitted(pair)
+    for step in STEPS[:3]:
+        await take(pair, tenant, step)
+    record = await pair.engines[0].find(tenant)
+    assert record is not None
+    site = pair.engines[0].site(record)
+    async with await AsyncConnection.connect(
+        pair.engines[0].access(record)["dsn"], autocommit=True
+    ) as writer:
+        for statement in (
+            "UPDATE items SET content = 'late' WHERE id = 'seed-1'",
+            "UPDATE items SET id = 'renamed' WHERE id = 'seed-2'",
+            "DELETE FROM items WHERE id = 'seed-3'",
+        ):
+            await writer.execute(statement)
+    (compared,) = pair.engines[0].compared.values()
+    async with pair.engines[0].connection() as root:
+        assert await changes.listed(root, site, compared.run) == {"seed-1", "seed-2", "renamed", "seed-3"}
+    async with pair.engines[1].own_connection() as root:
+        # As if the replication had lost something of it.
+        await root.execute("SET session_replication_role = replica")
+        await root.execute(sql.SQL("UPDATE {} SET content = 'early' WHERE id = 'renamed'").format(site.table))
+    with pytest.raises(Refused, match="1 of the rows that were written last differ, such as 'renamed'"):
+        await pair.mover(tenant).block()
+    await pair.mover(tenant).unblock()
+    with pytest.raises(Busy, match="compared again"):
+        await pair.mover(tenant).block()
+    assert "such as 'renamed'" in (await pair.mover(tenant).verify() or "")
+    await pair.mover(tenant).clean_target()
+    async with pair.engines[0].connection() as root:
+        assert await _one(root, "SELECT count(*) FROM tenantry.changes") == 0
+        query = "SELECT count(*) FROM pg_trigger WHERE tgname ^@ 'tenantry_' AND tgenabled <> 'D'"
+        assert await _one(root, f"{query} AND tgrelid = '{site.role}.items'::regclass") == 0
+
+
+async def test_a_comparison_that_another_process_has_begun_anew_counts_no_more(pair: Pair) -> None:
+    tenant = await admitted(pair)
+    for step in STEPS[:3]:
+        await take(pair, tenant, step)
+    other = Pair(pair.servers)
+    await other.connect()
+    await take(other, tenant, "verify")
+    with pytest.raises(Busy, match="another process has begun"):
+        await pair.mover(tenant).block()
+    await pair.mover(tenant).unblock()
+    mover = other.mover(tenant)
+    await mover.block()
+    assert await writable(pair, tenant) == []
+    await mover.unblock()
+    assert await writable(pair, tenant) == [0]
+    await mover.close()
+    await other.close()
+
+
+async def test_a_row_that_is_written_all_the_time_keeps_no_move_waiting(pair: Pair) -> None:
+    tenant = await admitted(pair)
+    for step in STEPS[:2]:
+        await take(pair, tenant, step)
+    record = await pair.engines[0].find(tenant)
+    assert record is not None
+    stopped = asyncio.Event()
+
+    async def write() -> int:
+        dsn = pair.engines[0].access(record)["dsn"]
+        async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
+            for turn in itertools.count():
+                await connection.execute("UPDATE items SET content = %s WHERE id = 'seed-1'", (str(turn),))
+                if stopped.is_set():
+                    return turn
+        raise AssertionError
+
+    writing = asyncio.create_task(write())
+    try:
+        for _ in range(5):
+            assert await pair.mover(tenant).verify() is None
+        mover = pair.mover(tenant)
+        await mover.block()
+        await mover.unblock()
+        await mover.close()
+    finally:
+        stopped.set()
+        turn = await writing
+    assert turn > 5
 
 
 @pytest.mark.parametrize("last", STEPS[:4])

@@ -1,15 +1,14 @@
 """Compares a tenant's rows on two servers: all of them while writes go on, and what has changed since in no time.
 
-`Compared` is what was found equal, and the source's transaction before which all of that was written. Rows that a
-later transaction wrote are compared again when writes are held back, and then rows are counted on both sides: what is
-gone is gone on both.
+`Compared` is what was found equal. Writers put on a list what they change from then on (`changes`); that is compared
+again, most of it before writes are held back, and the rest while they are.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from psycopg import AsyncConnection, sql
@@ -27,18 +26,17 @@ _BUCKET: Final = f"(hashtext(id) & {BUCKETS - 1})"
 
 _ALL: Final = f"SELECT {_BUCKET} AS bucket, count(*), sum({_HASH}) FROM {{table}} GROUP BY 1"
 _SOME: Final = f"SELECT id, {_HASH} FROM {{table}} WHERE {_BUCKET} = ANY(%s)"
-_SINCE: Final = f"SELECT id, {_HASH} FROM {{table}} WHERE age(xmin) <= age(%s::text::xid)"
-_THESE: Final = f"SELECT id, {_HASH} FROM {{table}} WHERE id = ANY(%s)"
-_COUNT: Final = "SELECT count(*) FROM {table}"
+_THESE: Final = f"SELECT id, {_HASH} FROM {{table}} WHERE tenant_id = %s AND id = ANY(%s)"
 
 Buckets = Mapping[int, tuple[int, Any]]
 
 
-async def transaction(connection: AsyncConnection[Any]) -> str:
-    """Return a transaction id: what is written from now on has this or a later one."""
-    cursor = await connection.execute("SELECT pg_current_xact_id()::xid::text")
-    (found,) = await cursor.fetchone() or ("",)
-    return str(found)
+@dataclass(slots=True)
+class Compared:
+    """That all rows were the same but for those on a list of changes, and for `open`: ids taken off it."""
+
+    run: str
+    open: set[str] = field(default_factory=set)
 
 
 async def buckets(connection: AsyncConnection[Any], place: Place) -> Buckets:
@@ -58,35 +56,22 @@ async def rows_of(connection: AsyncConnection[Any], place: Place, chosen: list[i
     return dict(await cursor.fetchall())
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """That all rows were the same but for what transactions from this one on wrote."""
-
-    since: str
-
-
-async def difference(
-    source: AsyncConnection[Any], target: AsyncConnection[Any], place: Place, compared: Compared
-) -> str | None:
-    """Return what differs though nobody writes any more; None: nothing does."""
-    since = sql.SQL(_SINCE).format(table=place.table)
-    changed, many = await asyncio.gather(
-        _rows(source, since, compared.since),
-        _count(target, place),  # each server does its part at the same time
-    )
-    these = sql.SQL(_THESE).format(table=place.table)
-    there, wanted = await asyncio.gather(_rows(target, these, list(changed)), _count(source, place))
-    if changed != there:
-        return f"{len(changed.items() ^ there.items())} of the rows that were written last differ"
-    return None if wanted == many else f"the source has {wanted} rows, the target {many}"
-
-
-async def _rows(connection: AsyncConnection[Any], query: sql.Composed, parameter: Any) -> dict[str, int]:
-    cursor = await connection.execute(query, (parameter,))
+async def these(connection: AsyncConnection[Any], place: Place, ids: Set[str]) -> dict[str, int]:
+    """Return the hash of each row of some that is there."""
+    if not ids:
+        return {}
+    query = sql.SQL(_THESE).format(table=place.table)
+    cursor = await connection.execute(query, (place.tenant, list(ids)))
     return dict(await cursor.fetchall())
 
 
-async def _count(connection: AsyncConnection[Any], place: Place) -> int:
-    cursor = await connection.execute(sql.SQL(_COUNT).format(table=place.table))
-    (found,) = await cursor.fetchone() or (0,)
-    return int(found)
+def unlike(here: Mapping[str, int], there: Mapping[str, int]) -> set[str]:
+    """Return the ids of rows that are not the same on both sides, or on one side only."""
+    return {row for row, _ in here.items() ^ there.items()}
+
+
+async def still_open(
+    source: AsyncConnection[Any], target: AsyncConnection[Any], place: Place, ids: Set[str]
+) -> set[str]:
+    """Return which of some rows are not the same now; while writes go on they may only be on their way."""
+    return unlike(*await asyncio.gather(these(source, place, ids), these(target, place, ids)))

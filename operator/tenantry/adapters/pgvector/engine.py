@@ -121,8 +121,8 @@ class PgvectorEngine:
                 for slot, password in due.items():
                     await store.set_password(connection, site, slot, password)
                 await owners.write(connection, place, id_)
-                if place.state is PlaceState.OWNER:
-                    await fence.down(connection, site)
+            if place.state is PlaceState.OWNER:
+                await fence.down(connection, site)
             found = await owners.find(connection, place.tenant)
         if found is None:
             raise Unavailable(f"the record of {place.tenant} was removed meanwhile")

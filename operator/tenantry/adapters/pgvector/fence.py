@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg import AsyncConnection, sql
 
+from tenantry.adapters.pgvector.server import flush
+
 if TYPE_CHECKING:
     from tenantry.adapters.pgvector.store import Place
 
@@ -23,6 +25,14 @@ SCHEMA: Final = "tenantry"
 TRIGGER: Final = "tenantry_fence"
 MOVED: Final = "TN001"
 HELD: Final = "TN002"
+
+LOCK_WAIT: Final = "150ms"
+"""How long a trigger waits for open transactions, while new writers wait behind it."""
+
+WAIT: Final = f"SELECT set_config('lock_timeout', '{LOCK_WAIT}', true)"
+
+LIGHTLY: Final = f"{WAIT}, set_config('synchronous_commit', 'off', true)"
+"""Nor does anybody wait for the disk while the lock is held: `flush` follows when it is not."""
 
 FUNCTION: Final = f"""
 CREATE OR REPLACE FUNCTION {SCHEMA}.fence() RETURNS trigger
@@ -50,30 +60,39 @@ $$
 """
 
 
-async def up(connection: AsyncConnection[Any], place: Place) -> None:
-    """Put the fence up, in a transaction; waits for those that have written and are not done."""
+def raised(place: Place) -> sql.Composed:
+    """Return the statements that put the fence up; they wait for those that have written and are not done."""
     made = (
         "CREATE OR REPLACE TRIGGER {trigger} BEFORE INSERT OR UPDATE OR DELETE ON {table} FOR EACH STATEMENT"
+        f" EXECUTE FUNCTION {SCHEMA}.fence(); ALTER TABLE {{table}} ENABLE TRIGGER {{trigger}}"
     )
-    for statement in (
-        f"{made} EXECUTE FUNCTION {SCHEMA}.fence()",
-        "ALTER TABLE {table} ENABLE TRIGGER {trigger}",
-    ):
-        await connection.execute(
-            sql.SQL(statement).format(trigger=sql.Identifier(TRIGGER), table=place.table)
-        )
+    return sql.SQL(made).format(trigger=sql.Identifier(TRIGGER), table=place.table)
+
+
+async def up(connection: AsyncConnection[Any], place: Place) -> None:
+    """Put the fence up."""
+    await connection.execute(raised(place))
 
 
 async def down(connection: AsyncConnection[Any], place: Place) -> None:
     """Take the fence down; one that is not there is no error.
 
-    It stays, disabled: dropping it would wait for everybody who reads.
+    Not in the transaction that lets writes pass: those that wait in the fence would keep it waiting, and it them.
+    The fence stays, disabled: dropping it would wait for everybody who reads.
     """
+    await disable(connection, place, TRIGGER)
+
+
+async def disable(connection: AsyncConnection[Any], place: Place, trigger: str) -> None:
+    """Disable a trigger of a tenant's table, unless it is or is not there. Raises LockNotAvailable."""
     cursor = await connection.execute(
         "SELECT 1 FROM pg_trigger WHERE tgrelid = to_regclass(%s) AND tgname = %s AND tgenabled <> 'D'",
-        (f"{place.role}.items", TRIGGER),
+        (f"{place.role}.items", trigger),
     )
     if await cursor.fetchone() is not None:
         await connection.execute(
-            sql.SQL("ALTER TABLE {} DISABLE TRIGGER {}").format(place.table, sql.Identifier(TRIGGER))
+            sql.SQL(f"{LIGHTLY}; ALTER TABLE {{}} DISABLE TRIGGER {{}}").format(
+                place.table, sql.Identifier(trigger)
+            )
         )
+        await flush(connection)

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from psycopg import AsyncConnection, sql
 
-from tenantry.adapters.pgvector import fence
+from tenantry.adapters.pgvector import changes, fence
 
 SCHEMA: Final = "tenantry"
 OWNER: Final = "tenantry_owner"
@@ -108,9 +108,13 @@ async def prepare(connection: AsyncConnection[Any]) -> None:
         await connection.execute(f"REVOKE ALL ON {KEY_TABLE} FROM PUBLIC")
         await connection.execute(_MARKERS)
         await connection.execute(f"ALTER TABLE {MARKERS} OWNER TO {OWNER}")
-        await connection.execute(fence.FUNCTION)
-        await connection.execute(f"ALTER FUNCTION {SCHEMA}.fence OWNER TO {OWNER}")
-        await connection.execute(f"REVOKE ALL ON FUNCTION {SCHEMA}.fence FROM PUBLIC")
+        await connection.execute(changes.TABLE)
+        await connection.execute(changes.INDEX)
+        await connection.execute(f"ALTER TABLE {changes.CHANGES} OWNER TO {OWNER}")
+        for name, function in (("fence", fence.FUNCTION), ("changed", changes.FUNCTION)):
+            await connection.execute(function)
+            await connection.execute(f"ALTER FUNCTION {SCHEMA}.{name} OWNER TO {OWNER}")
+            await connection.execute(f"REVOKE ALL ON FUNCTION {SCHEMA}.{name} FROM PUBLIC")
         await connection.execute(_WHO)
         await connection.execute(f"ALTER FUNCTION {SCHEMA}.tenant OWNER TO {OWNER}")
         await _close(connection)

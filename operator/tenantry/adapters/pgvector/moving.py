@@ -1,8 +1,9 @@
 """Moves a tenant's place between two PostgreSQL servers by logical replication; the port `Mover`.
 
     prepare    publication at the source, place and subscription at the target: PostgreSQL copies, and goes on copying
+    verify     all rows are compared, and writers list what they change from then on
     block      the fence goes up at the source, a marker goes through the replication after the last write, and
-               what has changed since the comparison is compared
+               what is on that list is compared (`holding`)
     activate   the target's place is the tenant's; then `redirect` and `detach` end the source's part
 
 All names come from the tenant's id and the epoch that is left, so that another process finds what one has left.
@@ -12,38 +13,24 @@ The schema has the same name on both servers: the target's record takes over the
 from __future__ import annotations
 
 import asyncio
-import time
-from contextlib import suppress
 from typing import Any, Final
 
 from psycopg import AsyncConnection, sql
-from psycopg.errors import LockNotAvailable, ObjectInUse, UndefinedObject
 
-from tenantry.adapters.pgvector import comparing, fence, owners
+from tenantry.adapters.pgvector import changes, comparing, fence, owners, replication
 from tenantry.adapters.pgvector.comparing import Compared
 from tenantry.adapters.pgvector.engine import PgvectorEngine
 from tenantry.adapters.pgvector.hardening import MARKERS
-from tenantry.adapters.pgvector.store import Place as Site
+from tenantry.adapters.pgvector.holding import MARKER_SECONDS, Held, Lines, lines
+from tenantry.adapters.pgvector.server import flush, translating
 from tenantry.domain.places import Place, PlaceState, Record
 from tenantry.reconcile.mover import Blocked, Busy, Progress
-from tenantry.reconcile.ports import Refused, Unavailable
+from tenantry.reconcile.ports import Refused
 
 Connection = AsyncConnection[Any]
 
-LOCK_WAIT: Final = "150ms"
-"""How long the fence waits for open transactions, while new writers wait behind it."""
-
-GATE_SECONDS: Final = 0.2
-"""A marker that takes longer through the replication tells that the target is behind: no writes are held back."""
-
-MARKER_SECONDS: Final = 5.0
 COMPARE_SECONDS: Final = 10.0
 """How long a reconcile waits for a comparison; a longer one goes on behind."""
-
-DROP_TRIES: Final = 10
-
-ROUNDS: Final = 5
-"""Comparisons of what differed, each after what was on its way has arrived."""
 
 _PENDING: Final = "the rows are being compared"
 
@@ -53,17 +40,19 @@ class PgvectorMover:
 
     def __init__(self, source: PgvectorEngine, target: PgvectorEngine, tenant: str) -> None:
         self._source, self._target, self._tenant = source, target, tenant
+        self._lines: Lines | None = None
+        self._held: Held | None = None
 
     async def prepare(self, place: Place) -> None:
         """Have everything that a move needs, and copying begin."""
         here = await self._here()
         name, site = _name(here), self._source.site(here)
         async with self._source.connection() as source:
-            await _check_wal(source)
-            slot = await _slot(source, name)
-            await _publish(source, name, site)
+            await replication.check_wal(source)
+            slot = await replication.slot(source, name)
+            await replication.publish(source, name, site)
         async with self._target.connection() as target:
-            subscribed = await _subscribed(target, name)
+            subscribed = await replication.subscribed(target, name)
         if slot is not None and subscribed:
             return
         # Half of it is left by a process that died, or lost: all of it is made anew.
@@ -76,33 +65,22 @@ class PgvectorMover:
             await owners.write(target, place, here.id)
         await self._target.ensure(place)
         async with self._source.connection() as source:
-            await _publish(source, name, site)
+            await replication.publish(source, name, site)
         async with self._target.own_connection() as target:
             # It can be logged in to, and takes no writes but those of the replication until it is the tenant's.
             async with target.transaction():
                 await fence.up(target, site)
             await target.execute(sql.SQL("TRUNCATE {}").format(site.table))
-            # With `synchronous_commit` what can be seen on the target is on its disk: a target that dies after a
-            # marker was seen there still has all that came before it.
-            await target.execute(
-                sql.SQL(
-                    "CREATE SUBSCRIPTION {name} CONNECTION {address} PUBLICATION {name} WITH (slot_name = {slot},"
-                    " copy_data = true, streaming = 'parallel', disable_on_error = false, synchronous_commit = 'on')"
-                ).format(
-                    name=sql.Identifier(name),
-                    address=sql.Literal(self._source.address),
-                    slot=sql.Identifier(name),
-                )
-            )
+            await replication.subscribe(target, name, self._source.address)
 
     async def progress(self) -> Progress:
         """Return how far the copy has come."""
         here, there = await self._here(), await self._target.find(self._tenant)
         name = _name(here)
         async with self._source.connection() as source:
-            slot = await _slot(source, name)
+            slot = await replication.slot(source, name)
         async with self._target.connection() as target:
-            await _follow(target, name, self._source.address)
+            await replication.follow(target, name, self._source.address)
             cursor = await target.execute(
                 "SELECT count(*), count(*) FILTER (WHERE srsubstate IN ('r', 's')) FROM pg_subscription_rel"
                 " JOIN pg_subscription s ON s.oid = srsubid WHERE subname = %s",
@@ -147,41 +125,36 @@ class PgvectorMover:
     async def _compare(self, here: Record) -> str | None:
         name, site = _name(here), self._source.site(here)
         async with self._source.own_connection() as source, self._target.own_connection() as target:
-            compared = Compared(await comparing.transaction(source))
+            self._source.compared.pop(name, None)
+            run = await changes.begin(source, site)
             ours = await comparing.buckets(source, site)
-            await _marked(source, target, name, MARKER_SECONDS)
+            await replication.marked(source, target, name, MARKER_SECONDS)
             chosen = comparing.differing(ours, await comparing.buckets(target, site))
-            differ: set[str] | None = None
-            for _ in range(ROUNDS):
-                if not chosen or differ == set():
-                    break
+            if chosen:
                 here_rows = await comparing.rows_of(source, site, chosen)
-                await _marked(source, target, name, MARKER_SECONDS)
-                there_rows = await comparing.rows_of(target, site, chosen)
-                now = {row for row, _ in here_rows.items() ^ there_rows.items()}
-                # A row that differs each time is no row that was on its way.
-                differ = now if differ is None else differ & now
-            if differ:
-                return f"{len(differ)} rows differ, such as {min(differ)!r}"
-            self._source.compared[name] = compared
+                await replication.marked(source, target, name, MARKER_SECONDS)
+                differ = comparing.unlike(here_rows, await comparing.rows_of(target, site, chosen))
+                # What was written meanwhile is on the list, and compared again when writes are held back.
+                differ -= await changes.listed(source, site, run)
+                if differ:
+                    return f"{len(differ)} rows differ, such as {min(differ)!r}"
+            await flush(target)
+            self._source.compared[name] = Compared(run)
             return None
 
     async def block(self) -> Blocked:
         """Hold writes back at the source until all are on the target and compared."""
         here = await self._here()
-        name, site = _name(here), self._source.site(here)
-        compared = self._source.compared.get(name)
+        name = _name(here)
+        # Used once: a try that fails may have taken from the list of changes what it did not come to compare.
+        compared = self._source.compared.pop(name, None)
         if compared is None:
             raise Busy("the rows were compared by another process: they are compared again")
-        async with self._source.own_connection() as source, self._target.own_connection() as target:
-            await _marked(source, target, name, GATE_SECONDS)
-            began = time.monotonic()
-            number = await _fence_up(source, site, name, self._tenant)
-            await _arrived(target, name, number, MARKER_SECONDS)
-            found = await comparing.difference(source, target, site, compared)
-        if found is not None:
-            raise Refused(found)
-        return Blocked(time.monotonic() - began)
+        await self.close()
+        self._lines = await lines(self._source, self._target)
+        self._held = Held(self._lines, self._source.site(here), name)
+        with translating():
+            return Blocked(await self._held.hold(compared))
 
     async def unblock(self) -> None:
         """Let writes go on at the source."""
@@ -194,10 +167,14 @@ class PgvectorMover:
 
     async def activate(self, place: Place) -> None:
         """Have the target take writes."""
-        await self._target.ensure(place)
+        if self._held is None or not await self._held.activate(place):
+            await self._target.ensure(place)
 
     async def redirect(self) -> None:
         """Have the source send writers on."""
+        if self._held is not None:
+            await self._held.redirect()
+            return
         here = await self._source.find(self._tenant)
         if here is None or here.place.state is PlaceState.MOVED:
             return
@@ -205,10 +182,19 @@ class PgvectorMover:
             await _set_state(source, self._tenant, PlaceState.MOVED)
 
     async def detach(self) -> None:
-        """End the replication."""
+        """End the replication, and what holds writes back at the target."""
         here = await self._source.find(self._tenant)
-        if here is not None:
-            await self._detach(_name(here))
+        if here is None:
+            return
+        async with self._source.connection() as source:
+            # Once more: that the source sends writers on is on its disk from here on.
+            await source.execute(
+                "UPDATE tenantry.owners SET updated_at = now() WHERE tenant = %s", (self._tenant,)
+            )
+            await changes.forget(source, self._source.site(here))
+        await self._detach(_name(here))
+        async with self._target.connection() as target:
+            await fence.down(target, self._source.site(here))
 
     async def clean_target(self) -> None:
         """Remove everything of the move, and let the source go on."""
@@ -218,6 +204,8 @@ class PgvectorMover:
         if there is not None:
             await self._target.remove(self._tenant)
         await self.unblock()
+        async with self._source.connection() as source:
+            await changes.end(source, self._source.site(here))
 
     async def clean_source(self) -> None:
         """Remove what is left at the source, and of the move."""
@@ -230,7 +218,10 @@ class PgvectorMover:
         await self._source.remove(self._tenant)
 
     async def close(self) -> None:
-        """Do nothing: the connections are the engines'."""
+        """Give up the connections that are held."""
+        lines, self._lines, self._held = self._lines, None, None
+        if lines is not None:
+            await lines.close()
 
     async def _here(self) -> Record:
         record = await self._source.find(self._tenant)
@@ -242,7 +233,7 @@ class PgvectorMover:
         """Drop subscription, slot and publication, each where it is there."""
         self._source.compared.pop(name, None)
         async with self._target.own_connection() as target:
-            if await _subscribed(target, name):
+            if await replication.subscribed(target, name):
                 # Without its slot, so that the source need not answer; the slot is dropped there.
                 subscription = sql.Identifier(name)
                 for statement in (
@@ -253,7 +244,7 @@ class PgvectorMover:
                     await target.execute(sql.SQL(statement).format(subscription))
             await target.execute(f"DELETE FROM {MARKERS} WHERE move = %s", (name,))
         async with self._source.own_connection() as source:
-            await _drop_slot(source, name)
+            await replication.drop_slot(source, name)
             await source.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(name)))
             await source.execute(f"DELETE FROM {MARKERS} WHERE move = %s", (name,))
 
@@ -268,120 +259,8 @@ def _check_no_owner(there: Record | None, place: Place) -> None:
         raise Refused(f"the target has a place of {place.tenant} that is {there.place.state}, and no copy")
 
 
-async def _check_wal(source: Connection) -> None:
-    cursor = await source.execute("SELECT current_setting('wal_level')")
-    (level,) = await cursor.fetchone() or ("",)
-    if level != "logical":
-        raise Refused(
-            f"wal_level is {level} on the source, and moves need logical: set it and restart the server"
-        )
-
-
-async def _publish(source: Connection, name: str, site: Site) -> None:
-    cursor = await source.execute("SELECT 1 FROM pg_publication WHERE pubname = %s", (name,))
-    if await cursor.fetchone() is None:
-        await source.execute(
-            sql.SQL("CREATE PUBLICATION {} FOR TABLE {}, TABLE {} WHERE (move = {})").format(
-                sql.Identifier(name), site.table, sql.SQL(MARKERS), sql.Literal(name)
-            )
-        )
-
-
-async def _slot(source: Connection, name: str) -> int | None:
-    """Return how many bytes of the log a slot has not passed on; None: there is none, or it is lost."""
-    cursor = await source.execute(
-        "SELECT coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0)::bigint, wal_status"
-        " FROM pg_replication_slots WHERE slot_name = %s",
-        (name,),
-    )
-    found = await cursor.fetchone()
-    return None if found is None or found[1] == "lost" else max(0, found[0])
-
-
-async def _drop_slot(source: Connection, name: str) -> None:
-    """Drop a slot; who reads it is sent away, and may have come back once before it learned that it is over."""
-    for _ in range(DROP_TRIES):
-        cursor = await source.execute(
-            "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", (name,)
-        )
-        found = await cursor.fetchone()
-        if found is None:
-            return
-        if found[0] is not None:
-            await source.execute("SELECT pg_terminate_backend(%s, 5000)", found)
-        with suppress(UndefinedObject, ObjectInUse):
-            await source.execute("SELECT pg_drop_replication_slot(%s)", (name,))
-    raise Unavailable(f"replication slot {name} is still read")
-
-
-async def _subscribed(target: Connection, name: str) -> bool:
-    cursor = await target.execute(
-        "SELECT 1 FROM pg_subscription WHERE subname = %s"
-        " AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
-        (name,),
-    )
-    return await cursor.fetchone() is not None
-
-
-async def _follow(target: Connection, name: str, address: str) -> None:
-    """Have a subscription read from where the source is now: its address may have changed meanwhile."""
-    cursor = await target.execute("SELECT subconninfo FROM pg_subscription WHERE subname = %s", (name,))
-    found = await cursor.fetchone()
-    if found is not None and found != (address,):
-        await target.execute(
-            sql.SQL("ALTER SUBSCRIPTION {} CONNECTION {}").format(sql.Identifier(name), sql.Literal(address))
-        )
-
-
-async def _fence_up(source: Connection, site: Site, name: str, tenant: str) -> int:
-    """Hold writes back from here on, and send a marker after the last; return its number.
-
-    Raises Busy where somebody's transaction does not end.
-    """
-    try:
-        async with source.transaction():
-            await source.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT}'")
-            await source.execute(sql.SQL("LOCK TABLE ONLY {} IN SHARE ROW EXCLUSIVE MODE").format(site.table))
-            await fence.up(source, site)
-            await _set_state(source, tenant, PlaceState.BLOCKED)
-            return await _send(source, name)
-    except LockNotAvailable:
-        raise Busy("a transaction that writes does not end") from None
-
-
 async def _set_state(connection: Connection, tenant: str, state: PlaceState) -> None:
     await connection.execute(
         "UPDATE tenantry.owners SET state = %s, updated_at = now() WHERE tenant = %s AND state <> %s",
         (state, tenant, state),
     )
-
-
-async def _marked(source: Connection, target: Connection, name: str, patience: float) -> None:
-    """Send a marker through the replication: when it is on the target, all that was committed before it is.
-
-    Raises Busy where it does not come in time.
-    """
-    await _arrived(target, name, await _send(source, name), patience)
-
-
-async def _send(source: Connection, name: str) -> int:
-    cursor = await source.execute(
-        f"INSERT INTO {MARKERS} (move, number) SELECT %s, coalesce(max(number), 0) + 1 FROM {MARKERS}"
-        " WHERE move = %s RETURNING number",
-        (name, name),
-    )
-    (number,) = await cursor.fetchone() or (0,)
-    return int(number)
-
-
-async def _arrived(target: Connection, name: str, number: int, patience: float) -> None:
-    until = time.monotonic() + patience
-    while True:
-        cursor = await target.execute(
-            f"SELECT 1 FROM {MARKERS} WHERE move = %s AND number = %s", (name, number)
-        )
-        if await cursor.fetchone() is not None:
-            return
-        if time.monotonic() > until:
-            raise Busy("the target is behind")
-        await asyncio.sleep(0.002)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg
@@ -79,6 +81,22 @@ async def examine(connection: AsyncConnection[Any]) -> ServerFacts:
         raise translated(error) from error
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
     return ServerFacts(*row)
+
+
+async def flush(connection: AsyncConnection[Any]) -> None:
+    """Have on a server's disk all that can be seen there."""
+    await connection.execute(
+        "SELECT set_config('synchronous_commit', 'on', true), pg_logical_emit_message(true, 'tenantry', '')"
+    )
+
+
+@contextmanager
+def translating() -> Iterator[None]:
+    """Raise what an error of the server means instead of it."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translated(error) from error
 
 
 def translated(error: psycopg.Error) -> Refused | Unavailable:

@@ -1,0 +1,139 @@
+"""The replication that a move works by: publication and slot at the source, subscription at the target, markers.
+
+A marker is a row that goes through the replication: when it is on the target, so is all that was committed before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import Any, Final
+
+from psycopg import AsyncConnection, sql
+from psycopg.errors import ObjectInUse, UndefinedObject
+
+from tenantry.adapters.pgvector.hardening import MARKERS
+from tenantry.adapters.pgvector.store import Place
+from tenantry.reconcile.mover import Busy
+from tenantry.reconcile.ports import Refused, Unavailable
+
+Connection = AsyncConnection[Any]
+
+DROP_TRIES: Final = 10
+
+POLL_SECONDS: Final = 0.002
+
+
+async def check_wal(source: Connection) -> None:
+    """Raise Refused where a server keeps too little in its log for replication."""
+    cursor = await source.execute("SELECT current_setting('wal_level')")
+    (level,) = await cursor.fetchone() or ("",)
+    if level != "logical":
+        raise Refused(
+            f"wal_level is {level} on the source, and moves need logical: set it and restart the server"
+        )
+
+
+async def publish(source: Connection, name: str, place: Place) -> None:
+    """Have a publication of the tenant's table and of the move's markers."""
+    cursor = await source.execute("SELECT 1 FROM pg_publication WHERE pubname = %s", (name,))
+    if await cursor.fetchone() is None:
+        await source.execute(
+            sql.SQL("CREATE PUBLICATION {} FOR TABLE {}, TABLE {} WHERE (move = {})").format(
+                sql.Identifier(name), place.table, sql.SQL(MARKERS), sql.Literal(name)
+            )
+        )
+
+
+async def slot(source: Connection, name: str) -> int | None:
+    """Return how many bytes of the log a slot has not passed on; None: there is none, or it is lost."""
+    cursor = await source.execute(
+        "SELECT coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0)::bigint, wal_status"
+        " FROM pg_replication_slots WHERE slot_name = %s",
+        (name,),
+    )
+    found = await cursor.fetchone()
+    return None if found is None or found[1] == "lost" else max(0, found[0])
+
+
+async def drop_slot(source: Connection, name: str) -> None:
+    """Drop a slot; who reads it is sent away, and may have come back once before it learned that it is over."""
+    for _ in range(DROP_TRIES):
+        cursor = await source.execute(
+            "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", (name,)
+        )
+        found = await cursor.fetchone()
+        if found is None:
+            return
+        if found[0] is not None:
+            await source.execute("SELECT pg_terminate_backend(%s, 5000)", found)
+        with suppress(UndefinedObject, ObjectInUse):
+            await source.execute("SELECT pg_drop_replication_slot(%s)", (name,))
+    raise Unavailable(f"replication slot {name} is still read")
+
+
+async def subscribe(target: Connection, name: str, address: str) -> None:
+    """Have a server begin to copy, and go on copying.
+
+    What replication applies can be seen on the target before it is on its disk (`server.flush` sees to that): a
+    target that dies is sent again what it has lost, and no commit waits for the disk, one after the other.
+    """
+    await target.execute(
+        sql.SQL(
+            "CREATE SUBSCRIPTION {name} CONNECTION {address} PUBLICATION {name} WITH (slot_name = {name},"
+            " copy_data = true, streaming = 'parallel', disable_on_error = false, synchronous_commit = 'off')"
+        ).format(name=sql.Identifier(name), address=sql.Literal(address))
+    )
+
+
+async def subscribed(target: Connection, name: str) -> bool:
+    """Tell whether a server has the subscription."""
+    cursor = await target.execute(
+        "SELECT 1 FROM pg_subscription WHERE subname = %s"
+        " AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        (name,),
+    )
+    return await cursor.fetchone() is not None
+
+
+async def follow(target: Connection, name: str, address: str) -> None:
+    """Have a subscription read from where the source is now: its address may have changed meanwhile."""
+    cursor = await target.execute("SELECT subconninfo FROM pg_subscription WHERE subname = %s", (name,))
+    found = await cursor.fetchone()
+    if found is not None and found != (address,):
+        await target.execute(
+            sql.SQL("ALTER SUBSCRIPTION {} CONNECTION {}").format(sql.Identifier(name), sql.Literal(address))
+        )
+
+
+async def marked(source: Connection, target: Connection, name: str, patience: float) -> None:
+    """Send a marker through the replication: when it is on the target, all that was committed before it is.
+
+    Raises Busy where it does not come in time.
+    """
+    cursor = await source.execute(marker(name))
+    (number,) = await cursor.fetchone() or (0,)
+    await arrived(target, name, int(number), patience)
+
+
+def marker(name: str) -> sql.Composed:
+    """Return the statement that sends a marker, and returns its number."""
+    return sql.SQL(
+        f"INSERT INTO {MARKERS} (move, number) SELECT {{name}}, coalesce(max(number), 0) + 1 FROM {MARKERS}"
+        " WHERE move = {name} RETURNING number"
+    ).format(name=sql.Literal(name))
+
+
+async def arrived(target: Connection, name: str, number: int, patience: float) -> None:
+    """Wait until a marker is on the target. Raises Busy."""
+    until = time.monotonic() + patience
+    while True:
+        cursor = await target.execute(
+            f"SELECT 1 FROM {MARKERS} WHERE move = %s AND number = %s", (name, number)
+        )
+        if await cursor.fetchone() is not None:
+            return
+        if time.monotonic() > until:
+            raise Busy("the target is behind")
+        await asyncio.sleep(POLL_SECONDS)
