@@ -205,7 +205,10 @@ async def _catch_up(under: Under) -> MovePhase | Wait:
 
 
 async def _verify(under: Under) -> MovePhase | Wait:
-    difference = await under.mover.verify()
+    try:
+        difference = await under.mover.verify()
+    except Busy as error:
+        return Wait(SHARD_SECONDS, f"is not compared yet: {error}")
     if difference is None:
         return MovePhase.BLOCKING
     return Wait(LONGEST_PAUSE_SECONDS, f"is not the same on both shards yet: {difference}")

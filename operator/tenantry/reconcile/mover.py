@@ -9,7 +9,7 @@ from tenantry.domain.places import Place
 
 
 class Busy(Exception):  # noqa: N818
-    """A transaction of a writer does not end in time; nothing is held back on its account."""
+    """Something does not end in time, such as a writer's transaction; nothing is held back on its account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,10 @@ class Mover(Protocol):
         """Have the target build the index that the source has; True when it is there."""
 
     async def verify(self) -> str | None:
-        """Compare both while writes go on; return what differs beyond what is on its way, None where nothing does."""
+        """Compare both while writes go on; return what differs beyond what is on its way, None where nothing does.
+
+        Raises Busy where that is not known yet.
+        """
 
     async def block(self) -> Blocked:
         """Hold writes back at the source until all are on the target and compared.

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tenantry.domain.places import Place, PlaceState, Record
-from tenantry.reconcile.mover import Blocked, Progress
+from tenantry.reconcile.mover import Blocked, Busy, Progress
 from tenantry.reconcile.ports import Engine
 from tests.faults.simulated.faults import Write
 from tests.memory_engine import MemoryEngine, MemoryEngines, MemoryServer, MemoryStore
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 class Servers(MemoryEngines):
     """All servers of a world, and the port `Engines` of its present process.
 
-    following: copies that go on. difference: what a comparison finds, where a test wants a move to wait.
+    following: copies that go on. difference: what a comparison finds, where a test wants a move to wait. busy: how
+    many times a writer's transaction does not end, met by a comparison or when writes are to be held back.
     """
 
     def __init__(self, process: Callable[[], Process]) -> None:
@@ -34,6 +35,7 @@ class Servers(MemoryEngines):
         self.around = self._write
         self.following: set[tuple[str, str, str]] = set()
         self.difference: str | None = None
+        self.busy: dict[str, int] = {}
         self.store = MemoryStore(lambda: self.around)
 
     def _write(self, act: str, tenant: str, shard: str) -> AbstractAsyncContextManager[Any]:
@@ -113,14 +115,23 @@ class SimulatedMover:
     async def verify(self) -> str | None:
         """Compare."""
         self._check_up()
+        self._meet("verify")
         here, there = (engine.server.rows.get(self._tenant) for engine in (self._source, self._target))
         return self._servers.difference if here == there else "the rows differ"
 
     async def block(self) -> Blocked:
         """Hold writes back at the source."""
+        self._meet("block")
         await self._set(PlaceState.BLOCKED, "block")
         self._check_up()
         return Blocked(0.0)
+
+    def _meet(self, step: str) -> None:
+        """Meet a writer that does not let go, as often as the test wants."""
+        left = self._servers.busy.get(step, 0)
+        if left:
+            self._servers.busy[step] = left - 1
+            raise Busy("a transaction that writes does not end")
 
     async def unblock(self) -> None:
         """Let writes go on at the source."""

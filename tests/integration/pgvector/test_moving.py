@@ -602,3 +602,21 @@ async def test_what_is_no_copy_is_never_overwritten(pair: Pair) -> None:
         await pair.mover(tenant).prepare(importing(here.place))
     with pytest.raises(Refused, match="and no copy"):
         await pair.mover(tenant).clean_target()
+
+
+async def test_moves_in_opposite_directions_do_not_wait_for_each_other(pair: Pair) -> None:
+    one, other = await admitted(pair), await admitted(pair)
+    for step in STEPS:
+        await take(pair, other, step)
+    back = Pair(pair.servers, pair.engines[::-1])
+    record = await pair.engines[1].find(other)
+    assert record is not None
+    await asyncio.wait_for(
+        asyncio.gather(
+            take(pair, one, "prepare"),
+            until(lambda: back.mover(other).prepare(importing(record.place))),
+        ),
+        60,
+    )
+    await asyncio.gather(*(take(each, tenant, "copy") for each, tenant in ((pair, one), (back, other))))
+    await back.mover(other).clean_target()

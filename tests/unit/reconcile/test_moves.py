@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from tenantry.domain import names
 from tests.faults.simulated.vector_flows import ROWS, VECTORS, moving, placed
 from tests.faults.simulated.world import World
@@ -76,6 +78,17 @@ async def test_a_move_waits_until_both_are_the_same() -> None:
     world.clock.turn(minutes=1)
     await world.settle()
     assert world.status()["placement"] == {"shard": "shard-b", "epoch": 2}
+
+
+@pytest.mark.parametrize("step", ["verify", "block"])
+async def test_a_writer_that_does_not_let_go_is_waited_for(step: str) -> None:
+    world = await placed()
+    world.servers.busy = {step: 2}
+    world.move("shard-b")
+    await world.settle(timedelta(seconds=30))
+    assert world.servers.busy == {step: 0}
+    assert world.status()["placement"] == {"shard": "shard-b", "epoch": 2}
+    assert world.servers.writable() == {"acme": ["memory://shard-b"]}
 
 
 async def test_who_is_suspended_while_it_moves_is_closed_on_both_sides() -> None:

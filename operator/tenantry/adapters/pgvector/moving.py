@@ -32,8 +32,6 @@ Connection = AsyncConnection[Any]
 COMPARE_SECONDS: Final = 10.0
 """How long a reconcile waits for a comparison; a longer one goes on behind."""
 
-_PENDING: Final = "the rows are being compared"
-
 
 class PgvectorMover:
     """The move of one tenant."""
@@ -64,8 +62,9 @@ class PgvectorMover:
         async with self._target.connection() as target:
             await owners.write(target, place, here.id)
         await self._target.ensure(place)
-        async with self._source.connection() as source:
+        async with self._source.own_connection() as source:
             await replication.publish(source, name, site)
+            await replication.hold(source, name)
         async with self._target.own_connection() as target:
             # It can be logged in to, and takes no writes but those of the replication until it is the tenant's.
             async with target.transaction():
@@ -115,12 +114,9 @@ class PgvectorMover:
             task = self._source.behind[key] = asyncio.create_task(self._compare(here))
         done, _ = await asyncio.wait([task], timeout=COMPARE_SECONDS)
         if not done:
-            return _PENDING
+            raise Busy("the rows are being compared")
         del self._source.behind[key]
-        try:
-            return task.result()
-        except Busy as error:
-            return str(error)
+        return task.result()
 
     async def _compare(self, here: Record) -> str | None:
         name, site = _name(here), self._source.site(here)

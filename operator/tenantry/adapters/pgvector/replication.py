@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from psycopg import AsyncConnection, sql
-from psycopg.errors import ObjectInUse, UndefinedObject
+from psycopg.errors import ObjectInUse, QueryCanceled, UndefinedObject
 
 from tenantry.adapters.pgvector.hardening import MARKERS
 from tenantry.adapters.pgvector.store import Place
@@ -23,6 +23,9 @@ Connection = AsyncConnection[Any]
 DROP_TRIES: Final = 10
 
 POLL_SECONDS: Final = 0.002
+
+HOLD_WAIT: Final = "30s"
+"""How long the source may take to begin keeping what is written; a reconcile takes a minute at most."""
 
 
 async def check_wal(source: Connection) -> None:
@@ -44,6 +47,20 @@ async def publish(source: Connection, name: str, place: Place) -> None:
                 sql.Identifier(name), place.table, sql.SQL(MARKERS), sql.Literal(name)
             )
         )
+
+
+async def hold(source: Connection, name: str) -> None:
+    """Have the source keep what is written from now on, by a slot. Raises Unavailable where that takes too long.
+
+    It waits for all transactions of the server that are older. The subscription could make the slot, but would wait
+    in a transaction of the target then: two moves in opposite directions would wait for each other for good.
+    """
+    try:
+        async with source.transaction():
+            await source.execute(f"SET LOCAL statement_timeout = '{HOLD_WAIT}'")
+            await source.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (name,))
+    except QueryCanceled:
+        raise Unavailable("transactions on the source are older than the move, and do not end") from None
 
 
 async def slot(source: Connection, name: str) -> int | None:
@@ -74,7 +91,7 @@ async def drop_slot(source: Connection, name: str) -> None:
 
 
 async def subscribe(target: Connection, name: str, address: str) -> None:
-    """Have a server begin to copy, and go on copying.
+    """Have a server begin to copy, and go on copying; the source has the slot already.
 
     What replication applies can be seen on the target before it is on its disk (`server.flush` sees to that): a
     target that dies is sent again what it has lost, and no commit waits for the disk, one after the other.
@@ -82,7 +99,8 @@ async def subscribe(target: Connection, name: str, address: str) -> None:
     await target.execute(
         sql.SQL(
             "CREATE SUBSCRIPTION {name} CONNECTION {address} PUBLICATION {name} WITH (slot_name = {name},"
-            " copy_data = true, streaming = 'parallel', disable_on_error = false, synchronous_commit = 'off')"
+            " create_slot = false, copy_data = true, streaming = 'parallel', disable_on_error = false,"
+            " synchronous_commit = 'off')"
         ).format(name=sql.Identifier(name), address=sql.Literal(address))
     )
 
