@@ -620,3 +620,15 @@ async def test_moves_in_opposite_directions_do_not_wait_for_each_other(pair: Pai
     )
     await asyncio.gather(*(take(each, tenant, "copy") for each, tenant in ((pair, one), (back, other))))
     await back.mover(other).clean_target()
+
+
+async def test_what_is_copied_is_on_the_disk_before_commits_stop_waiting_for_it(pair: Pair) -> None:
+    tenant = await admitted(pair)
+    waits = "SELECT subsynccommit FROM pg_subscription WHERE subname LIKE %s"
+    record = await pair.engines[0].find(tenant)
+    assert record is not None
+    for step, setting in (("prepare", "on"), ("copy", "off"), ("verify", "off")):
+        await take(pair, tenant, step)
+        async with pair.engines[1].connection() as target:
+            cursor = await target.execute(waits, (f"%{record.id}%",))
+            assert await cursor.fetchall() == [(setting,)]

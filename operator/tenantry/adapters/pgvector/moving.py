@@ -85,10 +85,13 @@ class PgvectorMover:
                 " JOIN pg_subscription s ON s.oid = srsubid WHERE subname = %s",
                 (name,),
             )
-            tables, copied = await cursor.fetchone() or (0, 0)
+            tables, done = await cursor.fetchone() or (0, 0)
+            lost = slot is None or tables == 0 or there is None
+            copied = tables == done and not lost
+            if copied:
+                await replication.relax(target, name)
         rows = there.rows if there is not None else 0
-        lost = slot is None or tables == 0 or there is None
-        return Progress(rows=rows, lag_bytes=slot or 0, copied=tables == copied and not lost, lost=lost)
+        return Progress(rows=rows, lag_bytes=slot or 0, copied=copied, lost=lost)
 
     async def index(self) -> bool:
         """Have the target build the index that the source has; it goes on behind."""

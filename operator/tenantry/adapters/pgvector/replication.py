@@ -93,16 +93,31 @@ async def drop_slot(source: Connection, name: str) -> None:
 async def subscribe(target: Connection, name: str, address: str) -> None:
     """Have a server begin to copy, and go on copying; the source has the slot already.
 
-    What replication applies can be seen on the target before it is on its disk (`server.flush` sees to that): a
-    target that dies is sent again what it has lost, and no commit waits for the disk, one after the other.
+    While it copies, what it commits is on its disk: that a table is copied must not be forgotten once the slot by
+    which it was copied is dropped at the source. `relax` ends that.
     """
     await target.execute(
         sql.SQL(
             "CREATE SUBSCRIPTION {name} CONNECTION {address} PUBLICATION {name} WITH (slot_name = {name},"
             " create_slot = false, copy_data = true, streaming = 'parallel', disable_on_error = false,"
-            " synchronous_commit = 'off')"
+            " synchronous_commit = 'on')"
         ).format(name=sql.Identifier(name), address=sql.Literal(address))
     )
+
+
+async def relax(target: Connection, name: str) -> None:
+    """Have a copy that is complete go on without waiting for the disk at each commit, one after the other.
+
+    What it applies can then be seen before it is on the disk (`server.flush` sees to that): a target that dies is
+    sent again what it has lost.
+    """
+    cursor = await target.execute(
+        "SELECT 1 FROM pg_subscription WHERE subname = %s AND subsynccommit <> 'off'", (name,)
+    )
+    if await cursor.fetchone() is not None:
+        await target.execute(
+            sql.SQL("ALTER SUBSCRIPTION {} SET (synchronous_commit = 'off')").format(sql.Identifier(name))
+        )
 
 
 async def subscribed(target: Connection, name: str) -> bool:
