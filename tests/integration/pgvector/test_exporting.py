@@ -234,7 +234,7 @@ async def test_a_damaged_export_leaves_the_place_empty(
 
 
 async def test_what_no_place_takes_is_refused_with_the_servers_sentence(admin: Connection) -> None:
-    place = await admit(admin, "wide")
+    place = await admit(admin, "fitting")
 
     async def lines(text: bytes) -> AsyncGenerator[bytes, None]:
         yield text
