@@ -143,7 +143,8 @@ async def told(api: Api) -> dict[str, Told]:
     found: dict[str, Told] = {}
     for event in await api.list("Event", "default"):
         about, message = event["involvedObject"], event["message"]
-        mark = NAME.search(about["name"])
+        # Others write Events there too, some of them about nothing that has a name.
+        mark = NAME.search(about.get("name", ""))
         # A suspension is also the reason of the condition Ready, which has an Event of its own.
         if mark and event["reason"] in set(Action) and not message.startswith("suspended on purpose"):
             one = found.setdefault(mark[0], Counter())
