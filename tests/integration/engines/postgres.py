@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ from tenantry.domain.places import Record
 from tenantry.local import processes
 from tenantry.local.ports import free_ports
 from tenantry.local.postgres import PostgresServer
-from tests.integration.engines.rig import Application, Denied
+from tests.integration.engines.rig import Application, Denied, one_step_later
 
 _TRACES = """
 SELECT 'owners', xmin::text, ctid::text FROM tenantry.owners WHERE tenant = %(tenant)s
@@ -110,32 +110,9 @@ class PostgresRig:
                 (f"t_{record.id}.items_embedding",),
             )
 
-    async def crashes(self) -> AsyncIterator[AbstractAsyncContextManager[None]]:
+    def crashes(self) -> AsyncIterator[AbstractAsyncContextManager[None]]:
         """End the session's server process before each statement in turn; afterwards before none."""
-        step = 0
-        met = True
-        while met:
-            met = False
-
-            @asynccontextmanager
-            async def crash(at: int = step) -> AsyncIterator[None]:
-                nonlocal met
-                count = 0
-                real = AsyncConnection.execute
-
-                async def execute(connection: AsyncConnection[Any], *arguments: Any, **options: Any) -> Any:
-                    nonlocal count, met
-                    count += 1
-                    if count == at + 1:
-                        met = True
-                        psutil.Process(connection.info.backend_pid).terminate()
-                    return await real(connection, *arguments, **options)
-
-                with mock.patch.object(AsyncConnection, "execute", execute):
-                    yield
-
-            yield crash()
-            step += 1
+        return one_step_later(_ended_session)
 
     def kill(self) -> None:
         """End the postmaster and its children as nothing else would."""
@@ -154,6 +131,23 @@ class PostgresRig:
     def _processes(self) -> list[psutil.Process]:
         data = str((self._server.folder / "data").resolve())
         return [process for process in psutil.process_iter() if _folder(process) == data]
+
+
+@asynccontextmanager
+async def _ended_session(at: int, meet: Callable[[], None]) -> AsyncIterator[None]:
+    count = 0
+    real = AsyncConnection.execute
+
+    async def execute(connection: AsyncConnection[Any], *arguments: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == at + 1:
+            meet()
+            psutil.Process(connection.info.backend_pid).terminate()
+        return await real(connection, *arguments, **options)
+
+    with mock.patch.object(AsyncConnection, "execute", execute):
+        yield
 
 
 def _folder(process: psutil.Process) -> str:

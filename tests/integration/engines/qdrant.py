@@ -6,7 +6,6 @@ import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
-from unittest import mock
 
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
@@ -16,9 +15,8 @@ from tenantry.adapters.qdrant.client import Client
 from tenantry.api.shard import EngineKind
 from tenantry.domain.places import Record
 from tenantry.local.ports import LOOPBACK, free_ports
-from tenantry.reconcile.ports import Unavailable
 from tests.integration.engines.qdrant_server import QdrantServer
-from tests.integration.engines.rig import Application, Denied
+from tests.integration.engines.rig import Application, Denied, lost_requests, one_step_later
 
 
 class QdrantApplication:
@@ -116,34 +114,9 @@ class QdrantRig:
     async def spoil_index(self, record: Record) -> None:
         """Do nothing: the server sees to its indexes."""
 
-    async def crashes(self) -> AsyncIterator[AbstractAsyncContextManager[None]]:
+    def crashes(self) -> AsyncIterator[AbstractAsyncContextManager[None]]:
         """Lose each request in turn, first before the server has it, then its answer; afterwards none."""
-        step = 0
-        met = True
-        while met:
-            met = False
-
-            @asynccontextmanager
-            async def crash(at: int = step) -> AsyncIterator[None]:
-                nonlocal met
-                count = 0
-                real = Client._send
-
-                async def send(client: Client, request: Any) -> Any:
-                    nonlocal count, met
-                    count += 1
-                    if count != at // 2 + 1:
-                        return await real(client, request)
-                    met = True
-                    if at % 2:
-                        await real(client, request)
-                    raise Unavailable("the connection was lost")
-
-                with mock.patch.object(Client, "_send", send):
-                    yield
-
-            yield crash()
-            step += 1
+        return one_step_later(lost_requests(Client))
 
     def kill(self) -> None:
         """End it at once; what it has is kept."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+from unittest import mock
 
 from tenantry.api.shard import EngineKind
 from tenantry.domain.places import Record
+from tenantry.reconcile.ports import Unavailable
 
 
 class Denied(Exception):  # noqa: N818
@@ -63,3 +65,46 @@ class Rig(Protocol):
 
     def stop(self) -> None:
         """End it for good."""
+
+
+Crash = Callable[[int, Callable[[], None]], AbstractAsyncContextManager[None]]
+"""Surroundings that crash at a step, counted from 0, and call back when they come to it."""
+
+
+async def one_step_later(crash: Crash) -> AsyncIterator[AbstractAsyncContextManager[None]]:
+    """Yield surroundings that crash one step later each time, up to those in which nothing was left to crash."""
+    step = 0
+    met = True
+
+    def meet() -> None:
+        nonlocal met
+        met = True
+
+    while met:
+        met = False
+        yield crash(step, meet)
+        step += 1
+
+
+def lost_requests(client: type[Any]) -> Crash:
+    """Lose a request of an engine's client: first before the server has it, one step later its answer."""
+
+    @asynccontextmanager
+    async def crash(at: int, meet: Callable[[], None]) -> AsyncIterator[None]:
+        count = 0
+        real = client._send
+
+        async def send(sender: Any, *arguments: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count != at // 2 + 1:
+                return await real(sender, *arguments)
+            meet()
+            if at % 2:
+                await real(sender, *arguments)
+            raise Unavailable("the connection was lost")
+
+        with mock.patch.object(client, "_send", send):
+            yield
+
+    return crash

@@ -247,7 +247,7 @@ async def test_a_restore_that_was_interrupted_is_begun_anew(engine: QdrantEngine
 
     with mock.patch.object(rows, "BATCH", 1):
         # As a process that dies has no time to remove them.
-        with mock.patch.object(engine, "_empty", lost), pytest.raises(Unavailable):
+        with mock.patch.object(engine, "_clear", lost), pytest.raises(Unavailable):
             await engine.restore("begun", pieces(*lines[:2], b"no row\n"))
         assert len(await stored(engine, record)) == 2
         assert await engine.restore("begun", pieces(*lines[1:])) == 3

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -29,8 +28,7 @@ from tenantry.domain.places import Record
 from tenantry.local import processes
 from tenantry.local.binaries import find_tool
 from tenantry.local.ports import LOOPBACK, free_ports
-from tenantry.reconcile.ports import Unavailable
-from tests.integration.engines.rig import Application, Denied
+from tests.integration.engines.rig import Application, Denied, lost_requests, one_step_later
 
 _START_SECONDS = 60.0
 
@@ -233,34 +231,9 @@ class WeaviateRig:
     async def spoil_index(self, record: Record) -> None:
         """Do nothing: the server sees to its indexes."""
 
-    async def crashes(self) -> AsyncIterator[AbstractAsyncContextManager[None]]:
+    def crashes(self) -> AsyncIterator[AbstractAsyncContextManager[None]]:
         """Lose each request in turn, first before the server has it, then its answer; afterwards none."""
-        step = 0
-        met = True
-        while met:
-            met = False
-
-            @asynccontextmanager
-            async def crash(at: int = step) -> AsyncIterator[None]:
-                nonlocal met
-                count = 0
-                real = Client._send
-
-                async def send(client: Client, *arguments: Any) -> tuple[int, bytes]:
-                    nonlocal count, met
-                    count += 1
-                    if count != at // 2 + 1:
-                        return await real(client, *arguments)
-                    met = True
-                    if at % 2:
-                        await real(client, *arguments)
-                    raise Unavailable("the connection was lost")
-
-                with mock.patch.object(Client, "_send", send):
-                    yield
-
-            yield crash()
-            step += 1
+        return one_step_later(lost_requests(Client))
 
     def kill(self) -> None:
         """End it at once."""

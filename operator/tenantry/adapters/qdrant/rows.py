@@ -23,8 +23,8 @@ from qdrant_client import models
 
 from tenantry.adapters.lines import split
 from tenantry.adapters.qdrant.client import Client
-from tenantry.adapters.qdrant.owners import Kept
 from tenantry.adapters.qdrant.schema import collection, completed, count
+from tenantry.adapters.recorded import Kept
 from tenantry.reconcile.ports import Refused
 
 PAGE: Final = 500

@@ -7,13 +7,11 @@ record as begun is done again, by whoever comes next.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Final
-from weakref import WeakValueDictionary
 
+from tenantry.adapters.recorded import RecordedEngine
 from tenantry.adapters.weaviate import logins, owners, rows, schema
 from tenantry.adapters.weaviate.client import Client, parse
 from tenantry.adapters.weaviate.logins import SLOTS, Login
@@ -21,33 +19,21 @@ from tenantry.adapters.weaviate.owners import Kept, Key
 from tenantry.adapters.weaviate.probe import probe
 from tenantry.api.shard import EngineKind
 from tenantry.domain.fitness import Fitness
-from tenantry.domain.places import Place, Record, id_of, outdated
-from tenantry.domain.vectors import INDEX_ROWS
-from tenantry.reconcile.ports import Before, Refused, Unavailable
+from tenantry.domain.places import Place, Record, id_of
+from tenantry.domain.vectors import INDEX_ROWS, Shape
+from tenantry.reconcile.ports import Unavailable
 
 OBJECT_BYTES: Final = 1000
 """What an object takes beside its vector: the server tells no sizes, so a size is an estimate."""
 
 
-class WeaviateEngine:
+class WeaviateEngine(RecordedEngine[Kept]):
     """The port `Engine` of one shard on a Weaviate server."""
 
     def __init__(self, shard: str, address: str) -> None:
-        self.shard = shard
-        self._address = parse(address)
+        super().__init__(shard, parse(address))
         self._client = Client(self._address)
         self._keys: dict[tuple[str, int], str] = {}
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-
-    @property
-    def endpoint(self) -> tuple[str, int]:
-        """Return host and port of the server, as its address has them."""
-        return self._address.host, self._address.port
-
-    @property
-    def more_ports(self) -> Sequence[int]:
-        """Return the port of gRPC, by which applications search."""
-        return (self._address.grpc_port,)
 
     async def prepare(self) -> Fitness:
         """Look whether the server is fit, and make the collections."""
@@ -59,37 +45,6 @@ class WeaviateEngine:
         counts = _counts(await self._client.ask("GET", "nodes", output="verbose"))
         found = [self._record(each, counts) for each in kept]
         return sorted(found, key=lambda record: record.place.tenant)
-
-    async def find(self, tenant: str) -> Record | None:
-        """Return what is on record of one tenant."""
-        kept = await owners.find(self._client, tenant)
-        return await self._measured(kept) if kept is not None else None
-
-    async def ensure(self, place: Place) -> Record:
-        """Bring a tenant's place to be as described; one that is so already is not written to."""
-        async with self._alone(place.tenant):
-            kept = await owners.find(self._client, place.tenant)
-            if outdated(place, kept.place if kept else None):
-                raise Unavailable(f"the place of {place.tenant} was changed meanwhile: it is read again")
-            wanted = replace(kept, place=place) if kept else Kept(place, id_of(place.uid))
-            if kept is None or kept.place != place or not kept.settled or not await self._is_sound(kept):
-                if kept is not None and kept.place.shape != place.shape:
-                    await self._refuse_with_rows(kept, place)
-                await owners.write(self._client, replace(kept or wanted, settled=False))
-                if kept is not None and kept.place.shape != place.shape:
-                    await self._drop(kept)
-                wanted = replace(wanted, settled=True, keys=await self._make(wanted))
-                await owners.write(self._client, wanted)
-            return await self._measured(wanted)
-
-    async def remove(self, tenant: str) -> None:
-        """Let nobody in any more, remove a tenant's place, then the record of it."""
-        async with self._alone(tenant):
-            kept = await owners.find(self._client, tenant)
-            if kept is not None:
-                await logins.remove(self._client, kept.id)
-                await self._drop(kept)
-                await owners.forget(self._client, tenant)
 
     def access(self, record: Record) -> Mapping[str, str]:
         """Return the contents of the tenant's Secret."""
@@ -116,9 +71,6 @@ class WeaviateEngine:
             "generation": str(place.generation),
         }
 
-    async def index(self, tenant: str) -> None:
-        """Do nothing: the server builds the index by itself, at the number of rows that its collection says."""
-
     async def probe(self, record: Record, neighbours: Sequence[Record]) -> Sequence[str]:
         """Try, as the tenant, to read its neighbours' rows."""
         client = Client(self._address, self.access(record)["password"])
@@ -127,51 +79,25 @@ class WeaviateEngine:
         finally:
             await client.close()
 
-    async def export(self, tenant: str) -> AsyncGenerator[bytes, None]:
-        """Yield a tenant's rows, whose place is closed meanwhile."""
-        kept = await self._present(tenant)
-        async with aclosing(rows.export(self._client, kept)) as pieces:
-            async for piece in pieces:
-                yield piece
-
-    async def restore(self, tenant: str, lines: AsyncIterator[bytes], before: Before | None = None) -> int:
-        """Put exported rows into a tenant's place, which must be empty; what is there in part is removed again."""
-        async with self._alone(tenant):
-            kept = await self._present(tenant)
-            if kept.restoring:
-                await self._empty(kept)
-            elif await rows.any_there(self._client, kept):
-                raise Refused(f"the place of {tenant} holds vectors already: delete them first")
-            await owners.write(self._client, replace(kept, restoring=True))
-            try:
-                count = await rows.restore(self._client, kept, lines)
-                if before is not None:
-                    await before()
-            except BaseException:
-                await self._empty(kept)
-                await owners.write(self._client, replace(kept, restoring=False))
-                raise
-            await owners.write(self._client, replace(kept, restoring=False))
-            return count
-
     async def close(self) -> None:
         """Give up the connections."""
         await self._client.close()
 
     # --- a place ----------------------------------------------------------------------------------------------------
 
-    def _alone(self, tenant: str) -> asyncio.Lock:
-        """Return what keeps two writes to one place apart: only this process writes."""
-        return self._locks.setdefault(tenant, asyncio.Lock())
+    async def _kept(self, tenant: str) -> Kept | None:
+        return await owners.find(self._client, tenant)
 
-    async def _present(self, tenant: str) -> Kept:
-        kept = await owners.find(self._client, tenant)
-        if kept is None:
-            raise Refused(f"there is no place of {tenant}")
-        return kept
+    async def _write(self, kept: Kept) -> None:
+        await owners.write(self._client, kept)
+
+    async def _forget(self, tenant: str) -> None:
+        await owners.forget(self._client, tenant)
+
+    def _new(self, place: Place) -> Kept:
+        return Kept(place, id_of(place.uid))
 
     async def _is_sound(self, kept: Kept) -> bool:
-        """Tell whether the server is as its record says."""
         present = await logins.find(self._client, kept.id)
         role = (logins.role(kept.id),)
         for slot in SLOTS:
@@ -183,7 +109,15 @@ class WeaviateEngine:
                 return False
         return await logins.has_role(self._client, kept) and await self._has_tenant(kept)
 
-    async def _make(self, kept: Kept) -> Mapping[str, Key]:
+    async def _shape(self, kept: Kept | None, wanted: Kept) -> Shape | None:  # noqa: ARG002 - the server knows none
+        return kept.place.shape if kept is not None else None
+
+    async def _make(self, kept: Kept | None, wanted: Kept, present: Shape | None) -> Kept:
+        if kept is not None and present != wanted.place.shape:
+            await self._drop(kept)
+        return replace(wanted, keys=await self._open(wanted))
+
+    async def _open(self, kept: Kept) -> Mapping[str, Key]:
         """Have tenant, role and users as they should be, those who are not to be let in first; return the keys."""
         place, client = kept.place, self._client
         present = await logins.find(client, kept.id)
@@ -192,7 +126,7 @@ class WeaviateEngine:
             if login.active and not (known and _lets_in(place, slot)):
                 await logins.set_active(client, kept.id, slot, False)
         if not await self._has_tenant(kept):
-            await client.ask("POST", f"schema/{kept.collection}/tenants", [{"name": place.tenant}])
+            await self._add(kept)
         renewed = not await logins.has_role(client, kept)
         if renewed:
             await logins.set_role(client, kept)
@@ -226,16 +160,25 @@ class WeaviateEngine:
     async def _drop(self, kept: Kept) -> None:
         await self._client.ask("DELETE", f"schema/{kept.collection}/tenants", [kept.place.tenant])
 
-    async def _empty(self, kept: Kept) -> None:
-        await self._drop(kept)
+    async def _add(self, kept: Kept) -> None:
         await self._client.ask("POST", f"schema/{kept.collection}/tenants", [{"name": kept.place.tenant}])
 
-    async def _refuse_with_rows(self, kept: Kept, place: Place) -> None:
-        if await rows.any_there(self._client, kept):
-            raise Refused(
-                f"the place of {place.tenant} holds vectors of {kept.place.shape} and was asked for {place.shape}: "
-                f"delete the vectors first"
-            )
+    async def _unmake(self, kept: Kept) -> None:
+        await logins.remove(self._client, kept.id)
+        await self._drop(kept)
+
+    async def _is_empty(self, kept: Kept) -> bool:
+        return not await rows.any_there(self._client, kept)
+
+    async def _clear(self, kept: Kept) -> None:
+        await self._drop(kept)
+        await self._add(kept)
+
+    def _rows(self, kept: Kept) -> AsyncGenerator[bytes, None]:
+        return rows.export(self._client, kept)
+
+    async def _put(self, kept: Kept, lines: AsyncIterator[bytes]) -> int:
+        return await rows.restore(self._client, kept, lines)
 
     # --- measures ---------------------------------------------------------------------------------------------------
 

@@ -3,26 +3,20 @@
 The API keys of a tenant's users are in it, since the server makes them and tells each once. So whoever reads that
 collection, or a backup of the server, has all tenants' keys; as with pgvector, where the key of all passwords is in a
 table.
-
-Weaviate has no transactions. A change of a place is put on record as begun (`settled` is false) before anything of it
-is done, and as done after all of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID, uuid5
 
 import orjson
 
+from tenantry.adapters import recorded
 from tenantry.adapters.weaviate.client import Client
 from tenantry.adapters.weaviate.schema import OWNERS, VECTORS
-from tenantry.api.tenant import Metric, VectorType
-from tenantry.domain.places import Place, PlaceState
-from tenantry.domain.vectors import Shape
 from tenantry.reconcile.ports import Unavailable
 
 PAGE: Final = 1000
@@ -39,14 +33,10 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A record as it is kept. keys: by slot. restoring: rows of an export may be there in part."""
+class Kept(recorded.Kept):
+    """A record as it is kept. keys: by slot."""
 
-    place: Place
-    id: str
     keys: Mapping[str, Key] = field(default_factory=dict)
-    settled: bool = True
-    restoring: bool = False
 
     @property
     def collection(self) -> str:
@@ -80,25 +70,10 @@ async def read(client: Client) -> AsyncIterator[Kept]:
 
 async def write(client: Client, kept: Kept) -> None:
     """Put a record there, over the one before."""
-    place, shape = kept.place, kept.place.shape
-    record = {
-        "id": kept.id,
-        "uid": place.uid,
-        "owner": place.owner,
-        "epoch": place.epoch,
-        "shape": [shape.dimensions, shape.metric, shape.type],
-        "since": place.since.isoformat(),
-        "state": place.state,
-        "open": place.open,
-        "generation": place.generation,
-        "mark": place.mark,
-        "previous": place.previous,
-        "keys": {slot: [key.generation, key.text] for slot, key in kept.keys.items()},
-        "settled": kept.settled,
-        "restoring": kept.restoring,
-    }
-    properties = {"tenant": place.tenant, "record": orjson.dumps(record).decode()}
-    await put(client, [{"class": OWNERS, "id": object_id(place.tenant), "properties": properties}])
+    keys = {slot: [key.generation, key.text] for slot, key in kept.keys.items()}
+    record = {**recorded.as_json(kept), "keys": keys}
+    properties = {"tenant": kept.place.tenant, "record": orjson.dumps(record).decode()}
+    await put(client, [{"class": OWNERS, "id": object_id(kept.place.tenant), "properties": properties}])
 
 
 async def forget(client: Client, tenant: str) -> None:
@@ -116,21 +91,7 @@ async def put(client: Client, objects: list[dict[str, Any]]) -> None:
 
 
 def _read(found: Mapping[str, Any]) -> Kept:
-    properties = found["properties"]
-    record = orjson.loads(properties["record"])
-    dimensions, metric, type_ = record["shape"]
-    place = Place(
-        properties["tenant"],
-        record["uid"],
-        record["owner"],
-        record["epoch"],
-        Shape(dimensions, Metric(metric), VectorType(type_)),
-        datetime.fromisoformat(record["since"]),
-        PlaceState(record["state"]),
-        record["open"],
-        record["generation"],
-        record["mark"],
-        record["previous"],
-    )
+    record = orjson.loads(found["properties"]["record"])
     keys = {slot: Key(*key) for slot, key in record["keys"].items()}
-    return Kept(place, record["id"], keys, record["settled"], record["restoring"])
+    common = recorded.from_json(record)
+    return Kept(common.place, common.id, common.settled, common.restoring, keys)
