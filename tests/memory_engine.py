@@ -21,7 +21,7 @@ from typing import Any
 
 from tenantry.api.shard import EngineKind
 from tenantry.domain.fitness import Fitness
-from tenantry.domain.places import Place, Record
+from tenantry.domain.places import Place, Record, outdated
 from tenantry.reconcile.exports import Exported, Source, StoreFailed
 from tenantry.reconcile.ports import Before, Refused, Unavailable
 
@@ -95,11 +95,13 @@ class MemoryEngine:
         self._check()
         return self.server.measured(tenant) if tenant in self.server.records else None
 
-    async def ensure(self, place: Place) -> Record:
+    async def ensure(self, place: Place, instead_of: Place | None = None) -> Record:
         """Make a place, or change it; rows stay, and so does the id."""
         async with self._writing("ensure", place.tenant):
             server = self.server
             present = server.records.get(place.tenant)
+            if outdated(place, present.place if present else None, instead_of):
+                raise Unavailable(f"the place of {place.tenant} was changed meanwhile")
             rows = server.rows.setdefault(place.tenant, {})
             if present is not None and present.place.shape != place.shape and rows:
                 raise Refused(f"{len(rows)} vectors of {present.place.shape} are stored")

@@ -17,10 +17,10 @@ Servers = Mapping[str, PostgresServer]
 
 
 @contextmanager
-def servers_of(*names: str) -> Iterator[dict[str, PostgresServer]]:
-    """Servers with pgvector, whose data nobody needs afterwards."""
+def servers_of(*names: str, durable: bool = False) -> Iterator[dict[str, PostgresServer]]:
+    """Servers with pgvector, whose data nobody needs afterwards. durable: they wait for the disk all the same."""
     with ExitStack() as stack:
-        yield {name: stack.enter_context(PostgresServer(durable=False)) for name in names}
+        yield {name: stack.enter_context(PostgresServer(durable=durable)) for name in names}
 
 
 def shard(name: str, **spec: Any) -> Object:

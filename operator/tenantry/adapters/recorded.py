@@ -100,11 +100,11 @@ class RecordedEngine(ABC, Generic[K]):
         kept = await self._kept(tenant)
         return await self._measured(kept) if kept is not None else None
 
-    async def ensure(self, place: Place) -> Record:
+    async def ensure(self, place: Place, instead_of: Place | None = None) -> Record:
         """Bring a tenant's place to be as described; one that is so already is not written to."""
         async with self._alone(place.tenant):
             kept = await self._kept(place.tenant)
-            if outdated(place, kept.place if kept else None):
+            if outdated(place, kept.place if kept else None, instead_of):
                 raise Unavailable(f"the place of {place.tenant} was changed meanwhile: it is read again")
             wanted = replace(kept, place=place) if kept else self._new(place)
             if kept is None or kept.place != place or not kept.settled or not await self._is_sound(kept):

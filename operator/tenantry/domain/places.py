@@ -192,8 +192,13 @@ def id_of(uid: str) -> str:
     return sha256(uid.encode()).hexdigest()[:16]
 
 
-def outdated(place: Place, present: Place | None) -> bool:
-    """Tell whether a description was made from an older record than the present one."""
+def outdated(place: Place, present: Place | None, instead_of: Place | None = None) -> bool:
+    """Tell whether a description was made from an older record than the present one.
+
+    instead_of: the record that it was made from, where any other one makes it outdated.
+    """
+    if instead_of not in (None, present):
+        return True
     if present is None or (place.epoch, place.generation) >= (present.epoch, present.generation):
         return False
     return place.epoch < present.epoch or place.state is present.state

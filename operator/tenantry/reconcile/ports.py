@@ -250,8 +250,11 @@ class Engine(Protocol):
     async def find(self, tenant: str) -> Record | None:
         """Return what is on record of one tenant."""
 
-    async def ensure(self, place: Place) -> Record:
-        """Bring a tenant's place to be as described, and put it on record; the name tells whose it is."""
+    async def ensure(self, place: Place, instead_of: Place | None = None) -> Record:
+        """Bring a tenant's place to be as described, and put it on record; the name tells whose it is.
+
+        instead_of: raises Unavailable where another place than this is on record by now.
+        """
 
     async def remove(self, tenant: str) -> None:
         """End a tenant's sessions and remove its place, all that is in it, and the record of it, last."""

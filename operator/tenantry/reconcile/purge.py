@@ -25,9 +25,10 @@ from tenantry.reconcile import record as audit
 from tenantry.reconcile import report
 from tenantry.reconcile.enact import translated
 from tenantry.reconcile.exports import Exported, Source, StoreFailed
+from tenantry.reconcile.placing import CHECK_SECONDS
 from tenantry.reconcile.ports import Context, Engine
 from tenantry.reconcile.result import Key
-from tenantry.reconcile.vectors import CHECK_SECONDS, shard_errors, usable
+from tenantry.reconcile.vectors import shard_errors, usable
 
 WAIT_SECONDS = 10.0
 """How long a reconcile waits for an export; most tenants' are done by then."""

@@ -34,7 +34,7 @@ from tenantry.domain.errors import PartError, Stalled
 from tenantry.domain.observed import ChildKey, Observed, RevisionDetail
 from tenantry.domain.ownership import Ownership, claim, tenant_uids
 from tenantry.domain.reasons import ConditionType, Reason
-from tenantry.reconcile import farewell, record, report, vectors
+from tenantry.reconcile import farewell, placing, record, report, vectors
 from tenantry.reconcile.enact import apply_group, apply_namespace, translated
 from tenantry.reconcile.ports import Conflict, Context, Refused, Unavailable
 from tenantry.reconcile.result import Key, Result
@@ -183,12 +183,12 @@ async def _namespace(
 
 async def _placement(
     tenant: Tenant, facts: Facts, progress: report.Progress, cx: Context
-) -> vectors.Placed | None:
+) -> placing.Placed | None:
     """Return where the tenant's vectors are; None where that is nowhere, for a reason that is in its outcome."""
     if not vectors.concerned(tenant, cx):
         return None
     try:
-        placed = await vectors.placement(tenant, progress.raw, facts.plan, facts.no_plan, cx)
+        placed = await placing.placement(tenant, progress.raw, facts.plan, facts.no_plan, cx)
     except PartError as error:
         progress.outcomes[ConditionType.SHARD_READY] = Outcome.failed(error)
         return None
@@ -198,7 +198,7 @@ async def _placement(
 
 
 async def _vectors(
-    tenant: Tenant, facts: Facts, placed: vectors.Placed, progress: report.Progress, cx: Context
+    tenant: Tenant, facts: Facts, placed: placing.Placed, progress: report.Progress, cx: Context
 ) -> None:
     try:
         done = await vectors.provision(tenant, placed, facts.children, cx, progress.repairs)

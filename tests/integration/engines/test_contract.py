@@ -110,6 +110,19 @@ async def test_a_description_made_from_an_older_record_changes_nothing(engine: E
     assert await engine.find(place.tenant) == record
 
 
+async def test_a_description_instead_of_another_one_than_is_on_record_changes_nothing(
+    engine: Engine, place: Place
+) -> None:
+    wanted = replace(place, open=False)
+    with pytest.raises(Unavailable, match="changed meanwhile"):
+        await engine.ensure(wanted, place)  # there is none at all
+    held = await engine.ensure(replace(place, state=PlaceState.BLOCKED))
+    with pytest.raises(Unavailable, match="changed meanwhile"):
+        await engine.ensure(wanted, place)
+    assert await engine.find(place.tenant) == held
+    assert (await engine.ensure(wanted, held.place)).place == wanted
+
+
 async def test_places_made_at_once(engine: Engine) -> None:
     wanted = [described(f"at-once-{number}") for number in range(12)]
     records = await asyncio.gather(*(engine.ensure(place) for place in wanted * 2))

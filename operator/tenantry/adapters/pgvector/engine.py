@@ -89,12 +89,12 @@ class PgvectorEngine:
         async with self.connection() as connection:
             return await owners.find(connection, tenant)
 
-    async def ensure(self, place: Place) -> Record:
+    async def ensure(self, place: Place, instead_of: Place | None = None) -> Record:
         """Bring a tenant's place to be as described; one that is so already is not written to."""
         async with self.connection() as connection:
             record = await owners.find(connection, place.tenant)
-            if outdated(place, record.place if record else None):
-                raise Unavailable(f"the place of {place.tenant} was changed meanwhile: it is read again")
+            if outdated(place, record.place if record else None, instead_of):
+                raise _changed(place)
             id_ = record.id if record is not None else id_of(place.uid)
             site = store.Place(place.tenant, id_, place.shape)
             passwords = self._passwords(place, id_)
@@ -110,23 +110,20 @@ class PgvectorEngine:
                 await store.finish_detaching(connection, site)
             async with connection.transaction():
                 await hardening.lock(connection)
-                if record is None and await inspection.is_elsewhere(connection, site):
-                    raise Refused(
-                        f"another database of the server has a place of {place.tenant}, and roles are common to "
-                        f"all: use one server for each VectorShard"
-                    )
+                if instead_of is not None:
+                    await _check_still(connection, instead_of)
+                if record is None:
+                    await _check_nowhere_else(connection, site)
                 await _reshape(connection, site, record)
                 if not sound:
                     await store.provision(connection, site)
                 for slot, password in due.items():
                     await store.set_password(connection, site, slot, password)
                 await owners.write(connection, place, id_)
-            if place.state is PlaceState.OWNER:
+            if place.state is PlaceState.OWNER and instead_of is None:
+                # Else the place may be moving, and writes be held back from here on.
                 await fence.down(connection, site)
-            found = await owners.find(connection, place.tenant)
-        if found is None:
-            raise Unavailable(f"the record of {place.tenant} was removed meanwhile")
-        return found
+            return await _written(connection, place)
 
     async def remove(self, tenant: str) -> None:
         """End a tenant's sessions and remove its place, then the record of it."""
@@ -218,6 +215,35 @@ class PgvectorEngine:
         options = f"?{urlencode({'sslmode': mode})}" if mode else ""
         database = quote(self._parts["dbname"], safe="")
         return f"postgresql://{user}:{quote(password, safe='')}@{bracketed}:{port}/{database}{options}"
+
+
+def _changed(place: Place) -> Unavailable:
+    return Unavailable(f"the place of {place.tenant} was changed meanwhile: it is read again")
+
+
+async def _check_still(connection: Connection, place: Place) -> None:
+    """Raise Unavailable where another place is on record; else none is, until the end of the transaction.
+
+    A move holds writes back without waiting for the lock of the catalogue.
+    """
+    now = await owners.find(connection, place.tenant, lock=True)
+    if now is None or now.place != place:
+        raise _changed(place)
+
+
+async def _written(connection: Connection, place: Place) -> Record:
+    found = await owners.find(connection, place.tenant)
+    if found is None:
+        raise Unavailable(f"the record of {place.tenant} was removed meanwhile")
+    return found
+
+
+async def _check_nowhere_else(connection: Connection, site: store.Place) -> None:
+    if await inspection.is_elsewhere(connection, site):
+        raise Refused(
+            f"another database of the server has a place of {site.tenant}, and roles are common to all: use one "
+            f"server for each VectorShard"
+        )
 
 
 async def _identity(connection: Connection) -> tuple[Any, ...]:

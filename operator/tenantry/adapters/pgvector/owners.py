@@ -53,16 +53,18 @@ ON CONFLICT (tenant) DO UPDATE SET updated_at = now(), {_SET}
 """
 
 
-async def read(connection: AsyncConnection[Any], tenant: str | None = None) -> Sequence[Record]:
-    """Return the record of one tenant, or of all by name."""
-    where = "WHERE o.tenant = %s" if tenant is not None else "ORDER BY o.tenant"
-    cursor = await connection.execute(f"{_READ} {where}", (tenant,) if tenant is not None else ())
+async def read(connection: AsyncConnection[Any]) -> Sequence[Record]:
+    """Return the records of all tenants, by name."""
+    cursor = await connection.execute(f"{_READ} ORDER BY o.tenant")
     return [_record(row) for row in await cursor.fetchall()]
 
 
-async def find(connection: AsyncConnection[Any], tenant: str) -> Record | None:
-    """Return the record of one tenant."""
-    return next(iter(await read(connection, tenant)), None)
+async def find(connection: AsyncConnection[Any], tenant: str, *, lock: bool = False) -> Record | None:
+    """Return the record of one tenant. lock: nobody changes it until the end of the transaction."""
+    locked = " FOR UPDATE OF o" if lock else ""
+    cursor = await connection.execute(f"{_READ} WHERE o.tenant = %s{locked}", (tenant,))
+    row = await cursor.fetchone()
+    return _record(row) if row is not None else None
 
 
 async def write(connection: AsyncConnection[Any], place: Place, id_: str) -> None:
