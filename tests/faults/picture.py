@@ -101,13 +101,13 @@ def _shown(item: Object, kept: bool) -> Object:
     if item["kind"] not in REPORTED:
         shown.pop("status", None)
     if item["kind"] == "Secret":
-        shown["data"] = _secret(item)
+        shown["data"] = said_by(item)
     for condition in (shown.get("status") or {}).get("conditions", []):
         condition.pop("lastTransitionTime", None)
     return shown
 
 
-def _secret(item: Object) -> Object:
+def said_by(item: Object) -> Object:
     """Return what a Secret says; a password is another one each time, and so is what a place is called after."""
     said = {key: b64decode(value).decode() for key, value in (item.get("data") or {}).items()}
     password = said.get("password") or "PASSWORD"

@@ -23,7 +23,7 @@ from pathlib import Path
 from tenantry.adapters.kubernetes.client import ATTEMPTS
 from tenantry.domain import names
 from tenantry.runtime.queue import Backoff
-from tests.faults.acts import ACTS, PATIENCE, archive_of, told
+from tests.faults.acts import ACTS, PATIENCE, Act, archive_of, told
 from tests.faults.faults import Fault, Selected, Trouble, Ward, tenant_of
 from tests.faults.proxy import Proxy, Request
 from tests.faults.view import Object, View, now, picture
@@ -53,12 +53,12 @@ def tries(seconds: float) -> int:
         count += 1
 
 
-def worth_playing(troubles: Mapping[str, Trouble]) -> list[tuple[str, str]]:
+def worth_playing(troubles: Mapping[str, Trouble], acts: Mapping[str, Act] = ACTS) -> list[tuple[str, str]]:
     """Return each trouble with each act that is worth the time: one that writes what it befalls, or that it names."""
     return [
         (trouble, act)
         for trouble, what in troubles.items()
-        for act, how in ACTS.items()
+        for act, how in acts.items()
         if (not what.kinds or what.kinds & how.writes) and (not what.acts or act in what.acts)
     ]
 
@@ -88,10 +88,12 @@ class Play:
 
 
 class Stage:
-    """Where plays are played. `ward` is the proxy's fault meanwhile."""
+    """Where plays are played. `ward` is the proxy's fault meanwhile. acts: what can be played, by name."""
 
-    def __init__(self, api: Api, view: View, proxy: Proxy, ledger: Path) -> None:
-        self.api, self.view, self.proxy = api, view, proxy
+    def __init__(
+        self, api: Api, view: View, proxy: Proxy, ledger: Path, acts: Mapping[str, Act] = ACTS
+    ) -> None:
+        self.api, self.view, self.proxy, self.acts = api, view, proxy, acts
         self.ward = Ward()
         self._ledger = ledger
         self._expected: dict[str, tuple[str, Counter[str]]] = {}
@@ -102,9 +104,9 @@ class Stage:
         self._count += 1
         return Play(act, trouble, f"t{self._count}")
 
-    async def rehearse(self, acts: Iterable[str]) -> None:
+    async def rehearse(self) -> None:
         """Play each act with no fault, and remember how it ends."""
-        controls = [self.cast(act) for act in acts]
+        controls = [self.cast(act) for act in self.acts]
         await self.prepare(controls)
         await asyncio.gather(*(self._answered(play, 60) for play in controls))
         await self.quiet()
@@ -117,7 +119,7 @@ class Stage:
 
         async def one(play: Play) -> None:
             async with gate:
-                await ACTS[play.act].prepare(self.api, self.view, play.tenant)
+                await self.acts[play.act].prepare(self.api, self.view, play.tenant)
 
         await asyncio.gather(*(one(play) for play in plays))
 
@@ -160,7 +162,7 @@ class Stage:
             await asyncio.sleep(last + QUIET_SECONDS - now())
 
     async def _begin(self, play: Play) -> None:
-        await ACTS[play.act].begin(self.api, self.view, play.tenant)
+        await self.acts[play.act].begin(self.api, self.view, play.tenant)
 
     async def _bystand(self, bystanders: list[Play], patience: float) -> None:
         """Play acts that nothing befalls, while everybody else is in trouble."""
@@ -174,7 +176,7 @@ class Stage:
     async def _answered(self, play: Play, patience: float) -> None:
         began = now()
         await self._begin(play)
-        done = ACTS[play.act].done
+        done = self.acts[play.act].done
         await self.view.until(
             lambda: done(self.view, play.tenant), f"{play.act} is answered", patience, play.tenant
         )
@@ -207,9 +209,12 @@ class Stage:
             play.problems.append(f"the message is not for people: {play.said}")
 
     def _speaker(self, play: Play) -> Object | None:
-        if ACTS[play.act].told_on == "TenantArchive":
-            return archive_of(self.view, play.tenant)
-        return self.view.get("Tenant", play.tenant)
+        kind = self.acts[play.act].told_on
+        return (
+            archive_of(self.view, play.tenant)
+            if kind == "TenantArchive"
+            else self.view.get(kind, play.tenant)
+        )
 
     def _account(self, plays: Iterable[Play], first: int, seconds: float) -> None:
         of = {play.tenant: play for play in plays}
@@ -247,7 +252,7 @@ class Stage:
 
     def _judge(self, play: Play) -> None:
         """Compare the audit log, look for what must never be gone, and count requests."""
-        ends = ACTS[play.act].ends
+        ends = self.acts[play.act].ends
         for ref in [] if ends else GUARDS:
             if (gone := (ref[0], f"tenant-{play.tenant}", ref[1])) in self.view.deleted:
                 play.problems.append(f"{gone} was gone for a while")

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import pytest
 
 from tests.conftest import Cluster
-from tests.faults.acts import ACTS
 from tests.faults.news import TROUBLES
 from tests.faults.proxy import Proxy, Request
 from tests.faults.scenario import Play, Stage, worth_playing
@@ -49,7 +48,7 @@ async def plays(cluster: Cluster, api: Api, tmp_path_factory: pytest.TempPathFac
         with running(operator):
             await operator.start()
             stage = Stage(api, view, proxy, folder / "ledger.db")
-            await stage.rehearse(ACTS)
+            await stage.rehearse()
             played = {pair: stage.cast(pair[1], TROUBLES[pair[0]]) for pair in PAIRS}
             await stage.prepare([*played.values()])
             await stage.perform([*played.values()], [], HOLD_SECONDS, PATIENCE_SECONDS)

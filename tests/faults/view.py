@@ -15,6 +15,7 @@ from tenantry.adapters.kubernetes.client import Client, Expired
 from tenantry.adapters.kubernetes.kinds import CHILD_KINDS, OWN_KINDS, Kind
 from tenantry.domain import names
 from tenantry.reconcile.ports import Unavailable
+from tests.faults.picture import said_by
 
 Object = dict[str, Any]
 Ref = tuple[str, str, str]
@@ -154,7 +155,10 @@ def _plain(item: Object) -> Object:
     metadata["managers"] = sorted({entry["manager"] for entry in item["metadata"].get("managedFields", [])})
     kept = {**item, "metadata": metadata}
     if item["kind"] not in ("Tenant", "Plan", "TenantArchive"):
-        kept.pop("status", None)  # the control plane's own: a quota's counters, a namespace's phase
+        # The control plane's own: a quota's counters, a namespace's phase. And how a move went.
+        kept.pop("status", None)
+    if item["kind"] == "Secret":
+        kept["data"] = said_by(item)
     return kept
 
 

@@ -127,6 +127,16 @@ def on(shard: str, epoch: int) -> Any:
     return lambda found: is_ready(found) and found["status"].get("placement") == place
 
 
+def left_over(*places: str) -> Any:
+    """Return a check that a shard says of these places that nobody uses them."""
+
+    def holds(found: Object | None) -> bool:
+        told = found["status"].get("leftovers", []) if found else []
+        return [item["place"] for item in told] == [*places]
+
+    return holds
+
+
 async def test_a_secret_that_is_lost_and_a_server_that_moved(site: Site) -> None:
     """Applications go on meanwhile; nothing is lost."""
     await site.settle("acme")
@@ -182,6 +192,15 @@ async def test_a_server_is_set_back_to_a_backup(site: Site, tmp_path: Path) -> N
     assert await site.rows("moves") == {"first of moves", "second of moves"}
     left = site.follow("places")
     assert "leaves" in left
+    await site.api.until("VectorShard", "shard-a", left_over("leaves@1", "moves@1"))
+    await site.api.delete("TenantMove", "moves-e1")  # it would wait a quarter of an hour for late readers
+    await site.api.until("TenantMove", "moves-e1", gone)
+    asked = {"metadata": {"annotations": {names.REMOVE_LEFTOVERS: "moves@1"}}}
+    await site.api.patch("VectorShard", "shard-a", asked)
+    await site.api.until("VectorShard", "shard-a", left_over("leaves@1"))
+    await site.api.patch("Tenant", "moves", {"spec": {"vectorStore": {"shard": "shard-a"}}})
+    await site.api.until("Tenant", "moves", on("shard-a", 3), timeout=60)
+    assert await site.rows("moves") == {"first of moves", "second of moves"}
 
 
 async def test_a_server_is_lost_without_a_backup(site: Site) -> None:
@@ -238,4 +257,8 @@ async def test_a_tenant_that_was_given_another_place_finds_its_own_again(site: S
     assert await site.rows("acme") == set()
     site.follow("look-again")
     await site.api.until("Tenant", "acme", on("shard-a", 1))
+    assert await site.rows("acme") == {"first of acme"}
+    await site.api.until("VectorShard", "shard-b", left_over("acme@1"))
+    assert "acme@1 archived, 0 rows: Tenant acme is on VectorShard shard-a" in site.follow("leftover-places")
+    await site.api.until("VectorShard", "shard-b", left_over())
     assert await site.rows("acme") == {"first of acme"}

@@ -19,7 +19,7 @@ from tenantry.api.common import (
     Status,
 )
 from tenantry.api.network import Cidr, Namespaces
-from tenantry.api.schema import Rule, Schema, list_set
+from tenantry.api.schema import Rule, Schema, list_map, list_set
 
 
 class EngineKind(StrEnum):
@@ -123,6 +123,21 @@ class VectorShardSpec(ApiModel):
     """Where tenants' pods find the server."""
 
 
+class LeftoverPlace(ApiModel):
+    """A place on the server that no tenant uses."""
+
+    place: Annotated[str, Schema(minLength=1, maxLength=80)]
+    """The tenant and the epoch of the place, such as acme@2: what it is removed by."""
+    state: Annotated[str, Schema(maxLength=32)]
+    """What the server has on record of it: owner, importing, blocked, moved or archived."""
+    rows: Annotated[int, Schema(minimum=0, format="int64")]
+    """About how many vectors are in it."""
+    storage: Annotated[str, Schema(maxLength=32)]
+    """Bytes of them and their indexes, as a quantity."""
+    reason: Annotated[str, Schema(maxLength=300)]
+    """Why no tenant uses it."""
+
+
 class VectorShardStatus(Status):
     """How the server stands, as last measured."""
 
@@ -140,6 +155,11 @@ class VectorShardStatus(Status):
         Field(default_factory=list)
     )
     """Further ports there that applications need, such as Weaviate's for gRPC."""
+    leftovers: Annotated[list[LeftoverPlace], list_map("place", max_items=20)] = Field(default_factory=list)
+    """Places that no tenant uses, at most 20 of them. The annotation tenantry.dev/remove-leftovers removes those that
+    it names, with all that is in them."""
+    leftovers_removed: Annotated[str, Schema(maxLength=1024)] | None = None
+    """The value of that annotation that was carried out last; another value is carried out anew."""
 
 
 class VectorShard(Resource):

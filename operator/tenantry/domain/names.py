@@ -48,6 +48,10 @@ ROTATE = "tenantry.dev/rotate-credentials"
 WITHOUT_EXPORT = "tenantry.dev/purge-without-export"
 """Annotation of a TenantArchive: "true" throws the vectors away, where they would be exported first."""
 
+REMOVE_LEFTOVERS = "tenantry.dev/remove-leftovers"
+"""Annotation of a VectorShard: places that nobody uses and that are to go, as `acme@2, umbrella@1`. A value is
+carried out once."""
+
 FINALIZER = "tenantry.dev/cleanup"
 
 QUOTA = "tenantry"

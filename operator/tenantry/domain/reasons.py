@@ -100,3 +100,4 @@ class Action(StrEnum):
     MOVING = "Moving"
     MOVED = "Moved"
     MOVE_ABORTED = "MoveAborted"
+    LEFTOVER_REMOVED = "LeftoverRemoved"

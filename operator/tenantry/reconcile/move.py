@@ -25,6 +25,7 @@ from tenantry.desired.owner import Manifest
 from tenantry.domain import conditions, moves, names
 from tenantry.domain.conditions import Outcome
 from tenantry.domain.errors import PartError, Retry
+from tenantry.domain.places import PlaceState
 from tenantry.domain.reasons import Action, Reason
 from tenantry.reconcile import rebalance, report
 from tenantry.reconcile import record as audit
@@ -266,6 +267,10 @@ async def _clean(under: Under) -> MovePhase | Wait:
     leaves = claim is None or claim.deleting or under.move.deleting
     if left > 0 and not leaves:
         return Wait(left, f"is done; {under.source_shard} sends writers on until its place there is removed")
+    here = await under.source.find(under.tenant)
+    if here is not None and here.place.state is not PlaceState.MOVED:
+        # The source was set back to a backup since: what is there now is told of, and is somebody's to decide about.
+        return MovePhase.COMPLETED
     await under.mover.clean_source()
     under.cx.fleet.drop(under.source_shard, under.tenant)
     under.cx.wake(Key("VectorShard", under.source_shard))

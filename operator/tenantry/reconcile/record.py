@@ -72,7 +72,7 @@ async def spec_change(subject: Tenant | Plan, raw: dict[str, Any], cx: Context) 
     after = raw.get("spec") or {}
     if last is not None and last.after == after and _generation(last, prefix) == str(generation):
         return last  # the process died between recording it and the status
-    identity = f"{prefix}{generation}@{_moment(subject.metadata.managed_fields)}"
+    identity = f"{prefix}{generation}@{moment(subject.metadata.managed_fields)}"
     before = last.after if last is not None else None
     known = before or {}
     changed = sorted(name for name in known.keys() | after.keys() if known.get(name) != after.get(name))
@@ -90,7 +90,7 @@ def _generation(row: AuditEntry, prefix: str) -> str:
     return row.identity.removeprefix(prefix).partition("@")[0]
 
 
-def _moment(*managed_fields: list[dict[str, Any]]) -> str:
+def moment(*managed_fields: list[dict[str, Any]]) -> str:
     """Return when somebody else wrote any of these objects last; empty where nobody did."""
     edits = [edit for edit in map(last_edit, managed_fields) if edit is not None]
     return rfc3339(max(edits)) if edits else ""
@@ -113,7 +113,7 @@ def _revision(progress: Progress, cx: Context) -> list[AuditEntry]:
     message = f"configuration revision {number} is in effect" + (f" instead of {present}" if present else "")
     plan = cx.seen.plan(progress.plan)
     causes = [item.metadata.managed_fields for item in (subject, plan) if item is not None]
-    identity = f"{subject.metadata.uid}/config/{number}@{subject.metadata.generation}/{_moment(*causes)}"
+    identity = f"{subject.metadata.uid}/config/{number}@{subject.metadata.generation}/{moment(*causes)}"
     action = Action.CONFIG_ROLLED_BACK if back else Action.CONFIG_CHANGED
     return [
         entry(

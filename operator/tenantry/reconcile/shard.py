@@ -25,7 +25,7 @@ from tenantry.domain.quantities import as_quantity
 from tenantry.domain.reasons import ConditionType, Reason
 from tenantry.domain.rebalancing import Balance, balance
 from tenantry.domain.vectors import wants_index
-from tenantry.reconcile import rebalance, report
+from tenantry.reconcile import leftovers, rebalance, report
 from tenantry.reconcile.enact import translated
 from tenantry.reconcile.fleet import Known
 from tenantry.reconcile.ports import Context, Engine, Refused, Unavailable
@@ -49,7 +49,9 @@ async def reconcile(key: Key, cx: Context) -> Result:
         return await report.unreadable(raw, error, cx)
     problem: PartError | None = None
     try:
-        await _look(shard, cx)
+        engine = await _look(shard, cx)
+        await leftovers.close(key.name, engine, cx)
+        await leftovers.remove(shard, raw, engine, cx)
     except PartError as error:
         problem = error
         if cx.fleet.lost(key.name, error):
@@ -74,7 +76,7 @@ def _wake(shard: str, cx: Context) -> None:
         cx.wake(Key("Tenant", claim.name))
 
 
-async def _look(shard: VectorShard, cx: Context) -> None:
+async def _look(shard: VectorShard, cx: Context) -> Engine:
     """Read a shard into the fleet, and wake those for whom anything is new. Raises PartError."""
     name = shard.metadata.name
     address = await _address(shard, cx)
@@ -92,6 +94,7 @@ async def _look(shard: VectorShard, cx: Context) -> None:
         raise Retry(Reason.SHARD_UNAVAILABLE, message, SECRET_CHECK_SECONDS, failed=False) from error
     for tenant in sorted(cx.fleet.saw(name, engine, records, fitness.server, since)):
         cx.wake(Key("Tenant", tenant))
+    return engine
 
 
 async def _engine(shard: VectorShard, address: str, cx: Context) -> Engine:
@@ -167,6 +170,8 @@ async def _report(shard: VectorShard, raw: Manifest, problem: PartError | None, 
         "server": known.server or shard.status.server,
         "endpoint": _endpoint(known) or shard.status.endpoint,
         "morePorts": _more_ports(known) or shard.status.more_ports or None,
+        "leftovers": await leftovers.told(shard, raw, cx) or None,
+        "leftoversRemoved": (problem is None and leftovers.to_do(shard)) or shard.status.leftovers_removed,
         "conditions": [item.as_json() for item in listed],
     }
     await report.write_status(raw, {key: value for key, value in status.items() if value is not None}, cx)

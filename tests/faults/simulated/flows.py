@@ -187,6 +187,7 @@ FLOWS = [
         vector_flows.placed_and_planned,
         lambda world: world.tenant(vectorStore={"dimensions": 3, "shard": "shard-b"}),
     ),
+    Flow("leftover removed", vector_flows.moved_and_set_back, vector_flows.remove_leftover),
     Flow("move that is given up", vector_flows.placed, lambda world: world.move("shard-b", abort=True)),
 ]
 

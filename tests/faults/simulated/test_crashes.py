@@ -230,6 +230,7 @@ ROWS = frozenset(
         ),
         *("Adopted", "Restored", "Archived", "Deleted", "Purged", "Repaired"),
         *("Exported", "Placed", "CredentialsRotated", "Moving", "Moved", "MoveAborted"),
+        "LeftoverRemoved",
     }
 )
 """Reasons of Events that tell of an audit row."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from copy import deepcopy
 from typing import Any
 
 from tenantry.domain import names
@@ -102,6 +103,27 @@ async def moving() -> World:
     world.move("shard-b")
     await world.settle()
     return world
+
+
+async def moved_and_set_back() -> World:
+    """The tenant has moved to shard-b, and shard-a was set back to a backup from before."""
+    world = await placed()
+    here = world.server("shard-a")
+    before = deepcopy((here.records, here.rows))
+    world.move("shard-b")
+    await world.settle()
+    world.clock.turn(minutes=16)
+    await world.settle()
+    assert world.status()["placement"] == {"shard": "shard-b", "epoch": 2}
+    here.records, here.rows = before
+    world.relist()
+    await world.settle()
+    return world
+
+
+def remove_leftover(world: World, shard: str = "shard-a", value: str = "acme@1") -> None:
+    """Say that a place which nobody uses is to go."""
+    world.edit("VectorShard", shard, metadata={"annotations": {names.REMOVE_LEFTOVERS: value}})
 
 
 def rotate(world: World) -> None:

@@ -70,11 +70,27 @@ async def test_a_move_under_load_loses_nothing(pair: Pair) -> None:
     assert load.longest < 10
     await take(pair, tenant, "clean")
     assert await pair.engines[0].find(tenant) is None
+    await nothing_left(pair)
+
+
+async def nothing_left(pair: Pair) -> None:
+    """Check that neither server has anything of a move."""
     for server in pair.engines:
         async with server.connection() as connection:
             for table in LEFT_EMPTY:
                 cursor = await connection.execute(f"SELECT count(*) FROM {table}")
                 assert await cursor.fetchone() == (0,), table
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["source", "target"])
+async def test_who_removes_both_places_of_a_lost_move_leaves_nothing_of_it(pair: Pair, first: int) -> None:
+    tenant = await admitted(pair)
+    for step in STEPS[:3]:
+        await take(pair, tenant, step)
+    for number in (first, 1 - first):
+        await until(lambda at=number: pair.engines[at].remove(tenant))
+        assert await pair.engines[number].find(tenant) is None
+    await nothing_left(pair)
 
 
 async def test_an_index_is_built_on_the_target_when_all_rows_are_there(pair: Pair) -> None:
@@ -325,7 +341,10 @@ async def test_a_place_that_is_closed_in_the_very_moment_of_its_pause_lets_no_wr
     now = await pair.engines[0].find(tenant)
     assert now is not None
     assert now.place == replace(here.place, state=PlaceState.BLOCKED)
-    assert await writable(pair, tenant) == []
+    async with pair.engines[0].connection() as root:
+        table = f"'t_{here.id}.items'::regclass"
+        query = f"SELECT tgenabled FROM pg_trigger WHERE tgrelid = {table} AND tgname = '{fence.TRIGGER}'"
+        assert await _one(root, query) == "O"  # it is up, and holds writes back
 
 
 async def _one(connection: AsyncConnection[Any], query: str) -> Any:

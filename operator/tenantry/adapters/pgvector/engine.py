@@ -15,7 +15,16 @@ from urllib.parse import quote, urlencode
 
 from psycopg import AsyncConnection
 
-from tenantry.adapters.pgvector import credentials, exporting, fence, hardening, inspection, owners, store
+from tenantry.adapters.pgvector import (
+    credentials,
+    exporting,
+    fence,
+    hardening,
+    inspection,
+    owners,
+    replication,
+    store,
+)
 from tenantry.adapters.pgvector.comparing import Compared
 from tenantry.adapters.pgvector.connections import Connections
 from tenantry.adapters.pgvector.credentials import Key
@@ -130,6 +139,7 @@ class PgvectorEngine:
         async with self.connection() as connection:
             record = await owners.find(connection, tenant)
             if record is not None:
+                await replication.end_all(connection, record.id)
                 await store.remove(connection, self.site(record))
                 await owners.forget(connection, tenant)
 

@@ -20,7 +20,6 @@ from psycopg import AsyncConnection, sql
 from tenantry.adapters.pgvector import changes, comparing, fence, owners, replication
 from tenantry.adapters.pgvector.comparing import Compared
 from tenantry.adapters.pgvector.engine import PgvectorEngine
-from tenantry.adapters.pgvector.hardening import MARKERS
 from tenantry.adapters.pgvector.holding import MARKER_SECONDS, Held, Lines, lines
 from tenantry.adapters.pgvector.server import flush, translating
 from tenantry.domain.places import Place, PlaceState, Record
@@ -232,30 +231,22 @@ class PgvectorMover:
         """Drop subscription, slot and publication, each where it is there."""
         self._source.compared.pop(name, None)
         async with self._target.own_connection() as target:
-            if await replication.subscribed(target, name):
-                # Without its slot, so that the source need not answer; the slot is dropped there.
-                subscription = sql.Identifier(name)
-                for statement in (
-                    "ALTER SUBSCRIPTION {} DISABLE",
-                    "ALTER SUBSCRIPTION {} SET (slot_name = NONE)",
-                    "DROP SUBSCRIPTION IF EXISTS {}",
-                ):
-                    await target.execute(sql.SQL(statement).format(subscription))
-            await target.execute(f"DELETE FROM {MARKERS} WHERE move = %s", (name,))
+            await replication.end(target, name)
         async with self._source.own_connection() as source:
-            await replication.drop_slot(source, name)
-            await source.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(name)))
-            await source.execute(f"DELETE FROM {MARKERS} WHERE move = %s", (name,))
+            await replication.end(source, name)
 
 
 def _name(here: Record) -> str:
-    return f"tenantry_mv_{here.id}_{here.place.epoch}"
+    return replication.name_of(here.id, here.place.epoch)
 
 
 def _check_no_owner(there: Record | None, place: Place) -> None:
     """Raise Refused where what is on the target is no copy: it may be all that there is."""
     if there is not None and there.place.state is not PlaceState.IMPORTING:
-        raise Refused(f"the target has a place of {place.tenant} that is {there.place.state}, and no copy")
+        raise Refused(
+            f"the target has a place of {place.tenant} that is {there.place.state}, and no copy: status.leftovers of "
+            f"the VectorShard tells more"
+        )
 
 
 async def _set_state(connection: Connection, tenant: str, state: PlaceState) -> None:

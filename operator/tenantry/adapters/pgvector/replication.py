@@ -24,8 +24,24 @@ DROP_TRIES: Final = 10
 
 POLL_SECONDS: Final = 0.002
 
+_NAMES: Final = f"""
+SELECT subname FROM pg_subscription WHERE subname ^@ %(prefix)s UNION
+SELECT slot_name FROM pg_replication_slots WHERE slot_name ^@ %(prefix)s AND database = current_database() UNION
+SELECT pubname FROM pg_publication WHERE pubname ^@ %(prefix)s UNION
+SELECT move FROM {MARKERS} WHERE move ^@ %(prefix)s
+"""
+
 HOLD_WAIT: Final = "30s"
 """How long the source may take to begin keeping what is written; a reconcile takes a minute at most."""
+
+
+def name_of(id_: str, epoch: int) -> str:
+    """Return what everything of a move is called, by the id of the place and the epoch that it leaves."""
+    return f"{_prefix(id_)}{epoch}"
+
+
+def _prefix(id_: str) -> str:
+    return f"tenantry_mv_{id_}_"
 
 
 async def check_wal(source: Connection) -> None:
@@ -88,6 +104,28 @@ async def drop_slot(source: Connection, name: str) -> None:
         with suppress(UndefinedObject, ObjectInUse):
             await source.execute("SELECT pg_drop_replication_slot(%s)", (name,))
     raise Unavailable(f"replication slot {name} is still read")
+
+
+async def end(server: Connection, name: str) -> None:
+    """Drop what a server has of a move: its subscription, slot, publication and markers."""
+    if await subscribed(server, name):
+        # Without its slot, so that the source need not answer; the slot is dropped there.
+        for statement in (
+            "ALTER SUBSCRIPTION {} DISABLE",
+            "ALTER SUBSCRIPTION {} SET (slot_name = NONE)",
+            "DROP SUBSCRIPTION IF EXISTS {}",
+        ):
+            await server.execute(sql.SQL(statement).format(sql.Identifier(name)))
+    await drop_slot(server, name)
+    await server.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(name)))
+    await server.execute(f"DELETE FROM {MARKERS} WHERE move = %s", (name,))
+
+
+async def end_all(server: Connection, id_: str) -> None:
+    """Drop what a server has of any move of a place: of one that nobody sees to any more too."""
+    cursor = await server.execute(_NAMES, {"prefix": _prefix(id_)})
+    for (found,) in await cursor.fetchall():
+        await end(server, found)
 
 
 async def subscribe(target: Connection, name: str, address: str) -> None:

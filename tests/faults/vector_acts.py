@@ -1,0 +1,149 @@
+"""What users do to tenants that have a place on a shard, and the troubles of an API server that concern it.
+
+See `acts` and `faults`, which have those without.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from tenantry.domain import names
+from tests.faults.acts import EVERYTHING, PATIENCE, SPEC, Act, Step
+from tests.faults.faults import (
+    BROKEN,
+    CONFLICT,
+    FORBIDDEN,
+    TIMED_OUT,
+    Changed,
+    Instead,
+    Lost,
+    Told,
+    Trouble,
+    Unheard,
+    anything,
+    statuses,
+    writes,
+)
+from tests.faults.proxy import Answer, Fault
+from tests.faults.view import View
+from tests.integration.conftest import Api, condition, in_phase, is_ready, tenant
+
+SHARDS = ("shard-a", "shard-b")
+
+
+def _settled(view: View, name: str) -> bool:
+    """Tell whether a tenant is Ready and was probed: that is the last thing which is written."""
+    found = view.get("Tenant", name)
+    return is_ready(found) and (condition(found, "IsolationVerified") or {}).get("status") == "True"
+
+
+def _generation(view: View, name: str) -> str:
+    secret = view.get("Secret", names.VECTOR_STORE, f"tenant-{name}") or {}
+    return base64.b64decode(secret.get("data", {}).get("generation", "")).decode()
+
+
+def _shard(view: View, name: str) -> str:
+    secret = view.get("Secret", names.VECTOR_STORE, f"tenant-{name}") or {}
+    return base64.b64decode(secret.get("data", {}).get("shard", "")).decode()
+
+
+async def _nothing(api: Api, view: View, name: str) -> None:
+    """Begin with nothing."""
+
+
+async def _create(api: Api, view: View, name: str, **spec: Any) -> None:
+    where = {"vectorStore": {"dimensions": 3, "shard": SHARDS[0]}}
+    await api.apply(tenant(name, **SPEC | where | spec))
+
+
+def _placed(**spec: Any) -> Step:
+    async def prepare(api: Api, view: View, name: str) -> None:
+        await _create(api, view, name, **spec)
+        await view.until(lambda: _settled(view, name), f"Tenant {name} is Ready and probed", PATIENCE, name)
+
+    return prepare
+
+
+async def _rotate(api: Api, view: View, name: str) -> None:
+    await api.patch("Tenant", name, {"metadata": {"annotations": {names.ROTATE: "once"}}})
+
+
+async def _drop_the_secret(api: Api, view: View, name: str) -> None:
+    await api.delete("Secret", names.VECTOR_STORE, f"tenant-{name}")
+
+
+async def _suspend(api: Api, view: View, name: str) -> None:
+    await api.patch("Tenant", name, {"spec": {"suspended": True}})
+
+
+async def _move(api: Api, view: View, name: str) -> None:
+    move = {"kind": "TenantMove", "metadata": {"name": name}}
+    await api.apply({**move, "spec": {"tenant": name, "targetShard": SHARDS[1]}})
+
+
+def _moved(view: View, name: str) -> bool:
+    done = in_phase("Cleaning")(view.get("TenantMove", name))
+    return done and _settled(view, name) and _shard(view, name) == SHARDS[1]
+
+
+async def _delete(api: Api, view: View, name: str) -> None:
+    await api.delete("Tenant", name)
+
+
+def _suspended(view: View, name: str) -> bool:
+    return is_ready(view.get("Tenant", name)) and in_phase("Suspended")(view.get("Tenant", name))
+
+
+def _rotated(view: View, name: str) -> bool:
+    return _settled(view, name) and _generation(view, name) == "2"
+
+
+def _restored(view: View, name: str) -> bool:
+    return _settled(view, name) and _generation(view, name) == "1"
+
+
+ACTS: dict[str, Act] = {
+    "onboarding with a place": Act(_nothing, _create, _settled, EVERYTHING | {"secrets"}),
+    "rotation of credentials": Act(_placed(), _rotate, _rotated, frozenset({"secrets"})),
+    "a deleted Secret": Act(_placed(), _drop_the_secret, _restored, frozenset({"secrets"})),
+    "suspension with a place": Act(
+        _placed(), _suspend, _suspended, frozenset({"resourcequotas", "networkpolicies", "rolebindings"})
+    ),
+    "a move": Act(
+        _placed(), _move, _moved, frozenset({"tenantmoves", "secrets", "networkpolicies"}), "TenantMove"
+    ),
+    "deletion Delete with a place": Act(
+        _placed(deletionPolicy="Delete"),
+        _delete,
+        lambda view, name: not view.of(name),
+        frozenset({"tenants", "namespaces"}),
+        ends=True,
+    ),
+}
+
+
+def _lasting(answer: Answer, kind: str, reason: str, words: str) -> Trouble:
+    return Trouble(Instead(answer), writes(kind), None, Told(reason, words), frozenset({kind}))
+
+
+def _fleeting(fault: Fault) -> Trouble:
+    return Trouble(fault, anything, first=2)
+
+
+TROUBLES: dict[str, Trouble] = {
+    "409 for Secrets": _lasting(CONFLICT, "secrets", "Conflict", "has been modified"),
+    "403 for Secrets": _lasting(FORBIDDEN, "secrets", "Refused", "the role was taken away"),
+    "500 for Secrets": _lasting(BROKEN, "secrets", "ApiUnavailable", "/secrets.* with 500: .*etcdserver"),
+    "every write cut off": Trouble(Lost(), writes(), told=Told("ApiUnavailable", "did not answer")),
+    "every answer to a write cut off": Trouble(Unheard(), writes()),
+    # Where a tenant is placed is written there too.
+    "500 for the status": Trouble(Instead(BROKEN), statuses),
+    "409 for the status": Trouble(Instead(CONFLICT), statuses),
+    "every answer to a status cut off": Trouble(Unheard(), statuses),
+    "409 at first": _fleeting(Instead(CONFLICT)),
+    "500 at first": _fleeting(Instead(BROKEN)),
+    "cut off at first": _fleeting(Lost()),
+    "done and cut off at first": _fleeting(Unheard()),
+    "done and 504 at first": _fleeting(Changed(lambda _: TIMED_OUT)),
+}
