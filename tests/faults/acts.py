@@ -30,7 +30,7 @@ class Act:
     """`prepare` brings a tenant to where the act begins, `begin` is the act, `done` tells when it is answered.
 
     writes: the kinds (plural) that the operator must write to answer. told_on: the kind whose conditions tell.
-    ends: the namespace goes, and all that is in it.
+    ends: the namespace goes, and all that is in it. writers: how many keys or steps write the same object.
     """
 
     prepare: Step
@@ -39,6 +39,7 @@ class Act:
     writes: frozenset[str]
     told_on: str = "Tenant"
     ends: bool = False
+    writers: int = 1
 
 
 def archive_of(view: View, name: str) -> Object | None:

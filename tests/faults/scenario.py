@@ -266,7 +266,7 @@ class Stage:
         if not play.fault.met and play.trouble.rival is None:
             play.problems.append("the fault has met no request: this play plays nothing")
         subject, most = play.busiest
-        if most > (bound := tries(play.seconds) * ATTEMPTS):
+        if most > (bound := tries(play.seconds) * ATTEMPTS * self.acts[play.act].writers):
             play.problems.append(
                 f"{most} times {subject} within {play.seconds:.0f} s, at most {bound} are due"
             )

@@ -104,14 +104,25 @@ def _restored(view: View, name: str) -> bool:
 
 
 ACTS: dict[str, Act] = {
-    "onboarding with a place": Act(_nothing, _create, _settled, EVERYTHING | {"secrets"}),
+    "onboarding with a place": Act(
+        _nothing,
+        _create,
+        _settled,
+        EVERYTHING | {"secrets"},
+        writers=2,  # of the status: where it is placed, and how it stands
+    ),
     "rotation of credentials": Act(_placed(), _rotate, _rotated, frozenset({"secrets"})),
     "a deleted Secret": Act(_placed(), _drop_the_secret, _restored, frozenset({"secrets"})),
     "suspension with a place": Act(
         _placed(), _suspend, _suspended, frozenset({"resourcequotas", "networkpolicies", "rolebindings"})
     ),
     "a move": Act(
-        _placed(), _move, _moved, frozenset({"tenantmoves", "secrets", "networkpolicies"}), "TenantMove"
+        _placed(),
+        _move,
+        _moved,
+        frozenset({"tenantmoves", "secrets", "networkpolicies"}),
+        "TenantMove",
+        writers=2,  # of the Secret: the move, and its tenant
     ),
     "deletion Delete with a place": Act(
         _placed(deletionPolicy="Delete"),
@@ -123,12 +134,20 @@ ACTS: dict[str, Act] = {
 }
 
 
+WITHOUT_STATUS = ("rotation of credentials", "a deleted Secret")
+
+
 def _lasting(answer: Answer, kind: str, reason: str, words: str) -> Trouble:
     return Trouble(Instead(answer), writes(kind), None, Told(reason, words), frozenset({kind}))
 
 
 def _fleeting(fault: Fault) -> Trouble:
-    return Trouble(fault, anything, first=2)
+    return Trouble(fault, anything, first=1)
+
+
+def _of_statuses(fault: Fault) -> Trouble:
+    """Of acts by which what a status says changes: where a tenant is placed is written there too."""
+    return Trouble(fault, statuses, acts=frozenset({name for name in ACTS if name not in WITHOUT_STATUS}))
 
 
 TROUBLES: dict[str, Trouble] = {
@@ -137,10 +156,9 @@ TROUBLES: dict[str, Trouble] = {
     "500 for Secrets": _lasting(BROKEN, "secrets", "ApiUnavailable", "/secrets.* with 500: .*etcdserver"),
     "every write cut off": Trouble(Lost(), writes(), told=Told("ApiUnavailable", "did not answer")),
     "every answer to a write cut off": Trouble(Unheard(), writes()),
-    # Where a tenant is placed is written there too.
-    "500 for the status": Trouble(Instead(BROKEN), statuses),
-    "409 for the status": Trouble(Instead(CONFLICT), statuses),
-    "every answer to a status cut off": Trouble(Unheard(), statuses),
+    "500 for the status": _of_statuses(Instead(BROKEN)),
+    "409 for the status": _of_statuses(Instead(CONFLICT)),
+    "every answer to a status cut off": _of_statuses(Unheard()),
     "409 at first": _fleeting(Instead(CONFLICT)),
     "500 at first": _fleeting(Instead(BROKEN)),
     "cut off at first": _fleeting(Lost()),

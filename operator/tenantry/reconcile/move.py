@@ -29,6 +29,7 @@ from tenantry.domain.places import PlaceState
 from tenantry.domain.reasons import Action, Reason
 from tenantry.reconcile import rebalance, report
 from tenantry.reconcile import record as audit
+from tenantry.reconcile.enact import translated
 from tenantry.reconcile.handover import Under, commit, is_decided, places, switch, take_note, tenant_of
 from tenantry.reconcile.mover import Busy
 from tenantry.reconcile.ports import Context, Engine, Refused, Unavailable
@@ -65,13 +66,16 @@ async def reconcile(key: Key, cx: Context) -> Result:
         return await report.unreadable(raw, error, cx)
     if not move.active:
         return await _past(move, raw, cx)
-    if names.FINALIZER not in move.metadata.finalizers and not move.deleting:
-        marked = await cx.objects.patch(raw, {"finalizers": [*move.metadata.finalizers, names.FINALIZER]})
-        if marked is None:
-            return Result.done()
-        raw = marked
     status = {"phase": MovePhase.PENDING, **move.status.as_json()}
     try:
+        if names.FINALIZER not in move.metadata.finalizers and not move.deleting:
+            with translated():
+                marked = await cx.objects.patch(
+                    raw, {"finalizers": [*move.metadata.finalizers, names.FINALIZER]}
+                )
+            if marked is None:
+                return Result.done()
+            raw = marked
         if (move.status.phase or MovePhase.PENDING) is MovePhase.PENDING:
             raw = await _begin(move, raw, status, cx)
             if status["phase"] in (MovePhase.PENDING, MovePhase.ABORTED, MovePhase.COMPLETED):
@@ -250,7 +254,6 @@ async def _committed(under: Under) -> MovePhase | Wait:
     await under.mover.detach()
     under.status["finishedAt"] = rfc3339(under.cx.clock.now())
     for key in (
-        Key("Tenant", under.tenant),
         Key("VectorShard", under.source_shard),
         Key("VectorShard", under.target_shard),
         rebalance.KEY,  # both shards are free for the next move
@@ -263,6 +266,7 @@ async def _clean(under: Under) -> MovePhase | Wait:
     finished = TenantMove.model_validate(under.raw).status.finished_at
     now = under.cx.clock.now()
     left = (finished + under.cx.policy.moves.grace - now).total_seconds() if finished else 0.0
+    under.cx.wake(Key("Tenant", under.tenant))  # its place is its own to look after again
     claim = under.cx.seen.tenant(under.tenant)
     leaves = claim is None or claim.deleting or under.move.deleting
     if left > 0 and not leaves:

@@ -331,7 +331,8 @@ async def _emit(progress: Progress, rows: list[record.Row], status: dict[str, An
 def _result(progress: Progress) -> Result:
     outcomes = [*progress.outcomes.values(), *progress.unrecorded]
     result = result_of([outcome.error for outcome in outcomes if outcome.error is not None])
-    if progress.due is None:
+    if progress.due is None or result.failed:
+        # What failed is tried again soon: what is due in months must not become the least delay before that.
         return result
     return replace(result, after=progress.due if result.after is None else min(result.after, progress.due))
 
@@ -339,10 +340,15 @@ def _result(progress: Progress) -> Result:
 def result_of(errors: Sequence[PartError]) -> Result:
     """Return what the queue is to do after these errors: back off, look again after a delay, or nothing."""
     retries = [error for error in errors if isinstance(error, Retry)]
-    delays = [error.delay for error in errors if isinstance(error, Retry | Stalled)]
-    after = min((delay for delay in delays if delay is not None), default=None)
-    if any(error.failed for error in retries):
-        return Result(after=after, failed=True, outcome="retry")
+    failed = [error for error in retries if error.failed]
+    if failed:
+        # What others wait for is no least delay of these.
+        return Result(after=_soonest(failed), failed=True, outcome="retry")
     if retries:
-        return Result(after=after, outcome="waiting")
-    return Result(after=after, outcome="stalled" if errors else "ok")
+        return Result(after=_soonest(errors), outcome="waiting")
+    return Result(after=_soonest(errors), outcome="stalled" if errors else "ok")
+
+
+def _soonest(errors: Sequence[PartError]) -> float | None:
+    delays = [error.delay for error in errors if isinstance(error, Retry | Stalled)]
+    return min((delay for delay in delays if delay is not None), default=None)

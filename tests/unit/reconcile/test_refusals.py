@@ -13,6 +13,7 @@ from tenantry.reconcile.report import result_of
 from tenantry.reconcile.result import Key, Result
 from tests.faults.simulated.faults import Refusing, Write, applied
 from tests.faults.simulated.flows import OWNER, SPEC, archive_name, archived, plans_alone, ready
+from tests.faults.simulated.vector_flows import VECTORS, placed
 
 ACME = Key("Tenant", "acme")
 
@@ -37,6 +38,14 @@ ACME = Key("Tenant", "acme")
         (
             [Retry("PlanNotFound", "waits", 120.0), Retry("ApiUnavailable", "busy", 30.0, failed=True)],
             Result(after=30.0, failed=True, outcome="retry"),
+        ),
+        (
+            [Retry("PlanNotFound", "waits", 20.0), Retry("ApiUnavailable", "busy", 30.0, failed=True)],
+            Result(after=30.0, failed=True, outcome="retry"),
+        ),
+        (
+            [Stalled("NameTaken", "rename it", 15.0), Retry("ApiUnavailable", "away", failed=True)],
+            Result(failed=True, outcome="retry"),
         ),
     ],
 )
@@ -235,3 +244,16 @@ async def test_a_child_is_not_removed_where_its_successor_would_be_refused(child
     refusing.times = 0
     await world.settle()
     assert world.condition("Ready") == ("True", "Ready")
+
+
+async def test_what_is_due_in_months_does_not_put_off_what_failed() -> None:
+    """Where a tenant has a place, its credentials are due in 90 days."""
+    world = await placed()
+    assert world.process.results[ACME].after is not None
+    world.process.fault = Refusing(
+        applied("ResourceQuota", "tenantry-suspended"), Unavailable("away"), times=3
+    )
+    world.tenant(**VECTORS, suspended=True)
+    await world.settle(timedelta(seconds=5))
+    assert world.process.fault.times == 0
+    assert world.condition("Ready") == ("True", "Suspended")
