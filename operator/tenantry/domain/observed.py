@@ -92,6 +92,7 @@ class TenantClaim:
     shard: str = ""  # where its status places it
     epoch: int = 0
     pin: str = ""  # the shard that its spec asks for
+    told: int = 0  # changes with what its status says
     dedicated: bool = False  # its plan asks for a shard of its own; filled in where that is looked at
 
     @property

@@ -217,11 +217,12 @@ def tenant(version: int, *, status: Any = None, **metadata: Any) -> dict[str, An
     return {**item, "status": status or {}}
 
 
-def test_a_tenant_is_woken_by_all_but_its_status() -> None:
+def test_a_tenant_is_woken_by_all_but_our_own_status() -> None:
     seen, woken = new_seen()
     held = {"finalizers": [names.FINALIZER]}
     seen.saw(tenant(1, generation=1, **held))
     assert woken.drain() == [("Tenant", NAMESPACE, "acme")]
+    seen.wrote(tenant(2, generation=1, status={"phase": "Ready"}, **held))
     seen.saw(tenant(2, generation=1, status={"phase": "Ready"}, **held))
     assert woken.drain() == []
     assert seen.count_by_phase_and_plan() == {("Ready", "pro"): 1}
@@ -235,6 +236,28 @@ def test_a_tenant_is_woken_by_all_but_its_status() -> None:
     for version, metadata in enumerate(changes, start=3):
         seen.saw(tenant(version, **metadata))
         assert woken.drain(), metadata
+
+
+def test_a_status_whose_answer_was_lost_wakes_its_tenant() -> None:
+    """So does one that somebody else wrote: which of both it was cannot be told."""
+    seen, woken = new_seen()
+    seen.saw(tenant(1, status={"phase": "Ready"}))
+    woken.drain()
+    with seen.writing("Tenant", "", "acme"):
+        pass  # no answer
+    assert woken.drain() == []
+    seen.saw(tenant(2, status={"phase": "Degraded"}))
+    assert woken.drain() == [("Tenant", NAMESPACE, "acme")]
+
+
+def test_an_event_of_our_own_status_that_comes_before_its_answer_wakes_nobody() -> None:
+    seen, woken = new_seen()
+    seen.saw(tenant(1, status={"phase": "Ready"}))
+    woken.drain()
+    with seen.writing("Tenant", "", "acme"):
+        seen.saw(tenant(2, status={"phase": "Degraded"}))
+        seen.wrote(tenant(2, status={"phase": "Degraded"}))
+    assert woken.drain() == []
 
 
 def test_our_own_write_wakes_nobody_unless_it_brings_the_news_of_somebody_elses() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from zlib import crc32
+
+import orjson
 
 from tenantry.api.common import ObjectMeta, Resource
 from tenantry.domain import names
 from tenantry.domain.observed import Observed
 
-ASKED = (names.RESTORE_FROM, names.ROTATE, names.WITHOUT_EXPORT)
-"""Annotations of a Tenant by which somebody asks for something."""
+ASKED = (names.RESTORE_FROM, names.ROTATE, names.WITHOUT_EXPORT, names.REMOVE_LEFTOVERS)
+"""Annotations of an object of ours by which somebody asks for something."""
 
 
 def version(seen: Observed) -> int:
@@ -34,8 +37,13 @@ def same(one: Resource, other: Resource) -> bool:
 
 
 def _meant(metadata: ObjectMeta) -> tuple[object, ...]:
-    asked = metadata.annotations.get(names.WITHOUT_EXPORT)
+    asked = tuple(metadata.annotations.get(name) for name in ASKED)
     return (metadata.uid, metadata.generation, metadata.deletion_timestamp, metadata.finalizers, asked)
+
+
+def told(manifest: Mapping[str, Any]) -> int:
+    """Return a number that changes with what the status of an object says."""
+    return crc32(orjson.dumps(manifest.get("status"), option=orjson.OPT_SORT_KEYS))
 
 
 def stamp(manifest: Mapping[str, Any]) -> str:

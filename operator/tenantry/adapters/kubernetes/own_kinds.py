@@ -160,6 +160,7 @@ class OwnKinds(ShardKinds):
             shard=_text(manifest, "status", "placement", "shard") if ours else "",
             epoch=_number(manifest, "status", "placement", "epoch") if ours else 0,
             pin=_text(manifest, "spec", "vectorStore", "shard"),
+            told=changes.told(manifest),
         )
         if before is not None:
             self._unindex(before)

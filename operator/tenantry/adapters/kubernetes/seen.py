@@ -219,13 +219,16 @@ class Seen(OwnKinds):
             self._changed(kind, self._where(kind, name), name)
         elif before is not None:
             self._compare_finalizers(before, self._tenants[name], version, by_us=not wake)
-            self._compare_places(before, self._tenants[name], version, by_us=not wake)
+            self._compare_statuses(before, self._tenants[name], version, by_us=not wake)
         if kind == "Tenant":
             self._tell_shards(name, before, self._tenants[name])
 
-    def _compare_places(self, before: TenantClaim, now: TenantClaim, version: int, *, by_us: bool) -> None:
-        """Wake a Tenant whose placement somebody else has changed, as whoever restores a status."""
-        if not by_us and (before.shard, before.epoch) != (now.shard, now.epoch):
+    def _compare_statuses(self, before: TenantClaim, now: TenantClaim, version: int, *, by_us: bool) -> None:
+        """Wake a Tenant whose status somebody else has changed, as whoever restores one.
+
+        A write of ours whose answer was lost looks like that too: what it says may be true no more.
+        """
+        if not by_us and before.told != now.told:
             self._in_flight.changed(
                 ("Tenant", "", now.name), version, lambda: self._changed("Tenant", now.namespace, now.name)
             )
