@@ -130,9 +130,7 @@ class Users:
         namespace = {**self.specs.get(name, {}).get("namespace", {}), **fields.pop("namespace", {})}
         spec = {"owner": OWNER, "plan": "pro", **self.specs.get(name, {}), **fields}
         spec["namespace"] = namespace
-        # A block that was not empty cannot be applied as {}: the API server makes null of it, and refuses that.
-        said = {field: value for field, value in spec.items() if value != {}}
-        stored = await self.api.apply(tenant(name, **said))
+        stored = await self.api.apply(tenant(name, **spec))
         self.specs[name] = spec
         return await self.seen(stored)
 

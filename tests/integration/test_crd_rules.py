@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import yaml
 
-from tenantry.api.crds import KINDS
+from tenantry.api.crds import KINDS, crd_document
+from tenantry.api.plan import Plan
+from tenantry.api.shard import VectorShard
+from tenantry.api.tenant import Tenant
 from tests.integration.kind_objects import (
     Change,
     Kubectl,
     Object,
+    apply,
     assert_accepted,
     assert_refused,
     drop,
@@ -460,3 +466,61 @@ def test_purge_after_is_a_time_that_everybody_can_read(kubectl: Kubectl, moment:
         assert_accepted(try_out(kubectl, archive))
     else:
         assert_refused(try_out(kubectl, archive), message)
+
+
+EMPTIED = [
+    ("Tenant", "namespace.labels", {"team": "search"}),
+    ("Tenant", "overrides", {"model": {"name": "gpt-4o"}}),
+    ("Tenant", "overrides.model", {"name": "gpt-4o"}),
+    ("Tenant", "overrides.retrieval", {"topK": 8}),
+    ("Tenant", "overrides.limits", {"requestsPerSecond": 40}),
+    ("Plan", "network", {"egress": {"internetPorts": [443]}}),
+    ("Plan", "network.ingress", {"namespaces": ["monitoring"]}),
+    ("Plan", "network.egress", {"internetPorts": [443]}),
+    ("Plan", "limits", {"requestsPerSecond": 20}),
+    ("Plan", "model", {"name": "gpt-4o"}),
+    ("Plan", "retrieval", {"topK": 5}),
+    ("Plan", "vectorStore", {"engine": "pgvector"}),
+    ("VectorShard", "capacity", {"storage": "1Gi"}),
+    ("VectorShard", "network", {"namespaces": ["databases"]}),
+]
+
+
+def test_every_block_that_may_be_empty_is_tried() -> None:
+    found = {
+        (kind.__name__, path)
+        for kind in (Tenant, Plan, VectorShard)
+        for path in nullable(crd_document(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+    }
+    assert found == {(kind, f"spec.{path}") for kind, path, _ in EMPTIED}
+
+
+def nullable(schema: Object, path: str = "") -> Iterator[str]:
+    """Yield the paths of objects that may be null."""
+    for name, field in schema.get("properties", {}).items():
+        where = f"{path}.{name}".removeprefix(".")
+        if field.get("nullable") and field["type"] == "object":
+            yield where
+        yield from nullable(field, where)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "content"), EMPTIED, ids=[f"{kind}-{path}" for kind, path, _ in EMPTIED]
+)
+def test_a_block_that_somebody_empties_is_as_one_that_was_never_there(
+    kubectl: Kubectl, kind: str, path: str, content: Object
+) -> None:
+    """Server-side apply makes null of it."""
+    model = {"Tenant": Tenant, "Plan": Plan, "VectorShard": VectorShard}[kind]
+    name = "emptied"
+    document = {"Tenant": tenant, "Plan": plan, "VectorShard": shard}[kind](name)
+    never = model.model_validate(document).spec
+    put(f"spec.{path}", content)(document)
+    assert_accepted(apply(kubectl, document))
+    try:
+        put(f"spec.{path}", {})(document)
+        assert_accepted(apply(kubectl, document))
+        stored = json.loads(kubectl("get", kind.lower(), name, "-o", "json").stdout)
+        assert model.model_validate(stored).spec == never
+    finally:
+        kubectl("delete", kind.lower(), name)

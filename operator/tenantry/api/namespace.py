@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from tenantry.api.common import DNS_SUBDOMAIN, LABEL_VALUE_PATTERN, QUALIFIED_NAME, ApiModel, DnsLabel
-from tenantry.api.schema import Rule, Schema, every_key
+from tenantry.api.schema import Emptied, Rule, Schema, every_key
 
 _LABEL_KEY_PATTERN = f"^({DNS_SUBDOMAIN}/)?{QUALIFIED_NAME}$"
 
@@ -79,5 +79,6 @@ class NamespaceSpec(ApiModel):
                 ),
             ],
         ),
+        Emptied(),
     ] = Field(default_factory=dict)
     """Labels of your own for the namespace."""

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from tenantry.api.common import ApiModel, DnsLabel
-from tenantry.api.schema import Rule, Schema, list_set
+from tenantry.api.schema import Emptied, Rule, Schema, list_set
 
 Namespaces = Annotated[list[DnsLabel], list_set(max_items=64)]
 
@@ -79,7 +79,7 @@ class Egress(ApiModel):
 class Network(ApiModel):
     """The tenant's network beyond its own namespace."""
 
-    ingress: Ingress = Field(default_factory=Ingress)
+    ingress: Annotated[Ingress, Emptied()] = Field(default_factory=Ingress)
     """Who may reach the tenant's pods from outside of its namespace."""
-    egress: Egress = Field(default_factory=Egress)
+    egress: Annotated[Egress, Emptied()] = Field(default_factory=Egress)
     """What the tenant's pods may reach outside of its namespace, besides DNS."""

@@ -32,7 +32,7 @@ from tenantry.api.pricing import (
     UsagePrice,
 )
 from tenantry.api.resources import ContainerDefaults, Quota, ResourceAmounts, Resources
-from tenantry.api.schema import Rule, Schema, list_map, list_set
+from tenantry.api.schema import Emptied, Rule, Schema, list_map, list_set
 from tenantry.api.shard import EngineKind
 
 __all__ = [
@@ -141,19 +141,19 @@ class PlanSpec(ApiModel):
     """What metered units cost, one entry per meter; billed monthly."""
     resources: Resources
     """What the tenant's namespace may use."""
-    network: Network = Field(default_factory=Network)
+    network: Annotated[Network, Emptied()] = Field(default_factory=Network)
     """The tenant's network beyond its own namespace and DNS. Unset: nothing beyond them."""
     pod_security: PodSecurity = PodSecurity.RESTRICTED
     """The Pod Security Standard that the namespace enforces: baseline or restricted."""
     priority: Priority = Priority.NORMAL
     """Whose requests go first at the gateway: low, normal or high."""
-    limits: Limits = Field(default_factory=Limits)
+    limits: Annotated[Limits, Emptied()] = Field(default_factory=Limits)
     """Rate limits at the gateway and limits per billing period. An absent one does not limit."""
-    model: Model = Field(default_factory=Model)
+    model: Annotated[Model, Emptied()] = Field(default_factory=Model)
     """The language model, where a tenant overrides nothing."""
-    retrieval: Retrieval = Field(default_factory=Retrieval)
+    retrieval: Annotated[Retrieval, Emptied()] = Field(default_factory=Retrieval)
     """How passages are found for an answer, where a tenant overrides nothing."""
-    vector_store: PlanVectorStore = Field(default_factory=PlanVectorStore)
+    vector_store: Annotated[PlanVectorStore, Emptied()] = Field(default_factory=PlanVectorStore)
     """What the tenant gets of the vector shards. Unset: a place on one that it shares with others."""
     overridable: Annotated[
         list[Annotated[str, Schema(enum=list(OVERRIDABLE))]], list_set(max_items=len(OVERRIDABLE))

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import GetJsonSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, core_schema
 
 VALIDATIONS = "x-kubernetes-validations"
 
@@ -73,6 +73,23 @@ class Schema:
         self, core: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         return merge(handler(core), self.keywords)
+
+
+class Emptied:
+    """For a block of fields, none of them required: null means nothing in it, as in `Annotated[Model, Emptied()]`.
+
+    Who applies `{}` where something was before has null sent by server-side apply: the API server would refuse that.
+    """
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(
+            lambda value: {} if value is None else value, handler(source)
+        )
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return merge(handler(core), {"nullable": True})
 
 
 def merge(schema: Mapping[str, Any], keywords: Mapping[str, Any]) -> dict[str, Any]:

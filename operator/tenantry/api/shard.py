@@ -19,7 +19,7 @@ from tenantry.api.common import (
     Status,
 )
 from tenantry.api.network import Cidr, Namespaces
-from tenantry.api.schema import Rule, Schema, list_map, list_set
+from tenantry.api.schema import Emptied, Rule, Schema, list_map, list_set
 
 
 class EngineKind(StrEnum):
@@ -111,7 +111,7 @@ class VectorShardSpec(ApiModel):
     """How the operator reaches the server."""
     weight: Annotated[int, Schema(minimum=1, maximum=1000)] = 1
     """Its share of all tenants and bytes, compared with other shards' weights."""
-    capacity: Capacity = Field(default_factory=Capacity)
+    capacity: Annotated[Capacity, Emptied()] = Field(default_factory=Capacity)
     """What the server holds at most."""
     cordoned: bool = False
     """No new tenants; those that are there stay."""
@@ -119,7 +119,7 @@ class VectorShardSpec(ApiModel):
     """No new tenants, and those that are there are moved to other shards."""
     dedicated: bool = False
     """Only for tenants whose plan asks for a shard of their own (spec.vectorStore.dedicated), one tenant at most."""
-    network: ShardNetwork = Field(default_factory=ShardNetwork)
+    network: Annotated[ShardNetwork, Emptied()] = Field(default_factory=ShardNetwork)
     """Where tenants' pods find the server."""
 
 

@@ -23,7 +23,7 @@ from tenantry.api.common import (
 from tenantry.api.namespace import Adoption as Adoption
 from tenantry.api.namespace import NamespaceSpec as NamespaceSpec
 from tenantry.api.presets import Model, RateLimits, Retrieval
-from tenantry.api.schema import Rule, Schema, list_map, list_set
+from tenantry.api.schema import Emptied, Rule, Schema, list_map, list_set
 
 NAMESPACE_PREFIX = "tenant-"
 
@@ -171,11 +171,11 @@ class Member(ApiModel):
 class Overrides(ApiModel):
     """Settings that differ from the plan's; only those that the effective plan lists as overridable."""
 
-    model: Model = Field(default_factory=Model)
+    model: Annotated[Model, Emptied()] = Field(default_factory=Model)
     """Settings of the language model that differ from the plan's."""
-    retrieval: Retrieval = Field(default_factory=Retrieval)
+    retrieval: Annotated[Retrieval, Emptied()] = Field(default_factory=Retrieval)
     """Settings of retrieval that differ from the plan's."""
-    limits: RateLimits = Field(default_factory=RateLimits)
+    limits: Annotated[RateLimits, Emptied()] = Field(default_factory=RateLimits)
     """Rate limits that differ from the plan's."""
 
 
@@ -246,7 +246,7 @@ class TenantSpec(ApiModel):
     """Who has access to the tenant's namespace, and as what."""
     namespace: NamespaceSpec = Field(default_factory=NamespaceSpec)
     """The tenant's namespace: its name, whether an existing one may be used, and labels of your own."""
-    overrides: Overrides = Field(default_factory=Overrides)
+    overrides: Annotated[Overrides, Emptied()] = Field(default_factory=Overrides)
     """Settings that differ from the plan's; only those that the effective plan lists as overridable."""
     config_revision: Annotated[int, Schema(minimum=1, format="int64", nullable=True)] | None = None
     """Pins the configuration to an earlier revision (kubectl get controllerrevisions in the tenant's
