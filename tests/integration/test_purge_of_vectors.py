@@ -15,6 +15,7 @@ import pytest
 from tenantry.adapters.exports import FsspecStore
 from tenantry.local.postgres import PostgresServer
 from tests.conftest import Cluster, embedded
+from tests.integration.buckets import BUCKET, object_store
 from tests.integration.conftest import (
     Api,
     OperatorProcess,
@@ -70,10 +71,21 @@ async def application(api: Api, query: str) -> list[tuple[object, ...]]:
         return await cursor.fetchall() if cursor.description else []
 
 
+@pytest.fixture(params=["a folder", "a bucket"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A store, and its credentials in the environment."""
+    if request.param == "a folder":
+        yield f"file://{tmp_path}/exports"
+        return
+    with object_store(tmp_path / "store") as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield f"s3://{BUCKET}/exports"
+
+
 async def test_what_is_purged_is_in_the_store_and_comes_back(
-    api: Api, server: PostgresServer, shard: None, control_plane: Cluster, tmp_path: Path
+    api: Api, server: PostgresServer, shard: None, control_plane: Cluster, tmp_path: Path, store: str
 ) -> None:
-    store = f"file://{tmp_path}/exports"
     with running(OperatorProcess(control_plane, tmp_path, TENANTRY_EXPORT_URL=store)) as operator:
         await operator.start()
         await api.apply(tenant(NAME, plan="pro", vectorStore={"dimensions": 3}))

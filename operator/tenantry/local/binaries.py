@@ -129,6 +129,13 @@ _TOOLS = {
         packages={"weaviate-server": "github.com/weaviate/weaviate/cmd/weaviate-server"},
         minutes="3 to 5 minutes",
     ),
+    # An object store; only the tests start it.
+    "versitygw": _Module(
+        folder="versitygw",
+        path="github.com/versity/versitygw",
+        packages={"versitygw": "github.com/versity/versitygw/cmd/versitygw"},
+        minutes="about 1 minute",
+    ),
 }
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import os
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
@@ -28,6 +26,7 @@ from tenantry.domain.places import id_of
 from tenantry.local.postgres import PostgresServer
 from tenantry.reconcile.exports import Exported, Source, StoreFailed
 from tenantry.reconcile.ports import Refused
+from tests.integration.buckets import BUCKET, object_store
 from tests.integration.pgvector.conftest import Connection, admit, dsn
 from tests.unit.builders import T0
 
@@ -105,15 +104,22 @@ def store(tmp_path: Path) -> FsspecStore:
     return FsspecStore(f"file://{tmp_path}/exports")
 
 
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket on a server of its own."""
+    with object_store(tmp_path / "store") as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield f"s3://{BUCKET}/exports"
+
+
 @pytest.mark.parametrize("kind", ["file", "memory", "s3"])
-async def test_all_comes_back_as_it_was(admin: Connection, tmp_path: Path, kind: str) -> None:
-    """In a folder, in a store without folders, and in the bucket that TENANTRY_TEST_S3 names, where it does."""
-    bucket = os.environ.get("TENANTRY_TEST_S3", "")
-    if kind == "s3" and not bucket:
-        pytest.skip("TENANTRY_TEST_S3 names no s3://bucket/prefix")
-    store = FsspecStore(
-        {"file": f"file://{tmp_path}/e", "memory": "memory://e", "s3": f"{bucket}/{time.time()}"}[kind]
-    )
+async def test_all_comes_back_as_it_was(
+    admin: Connection, tmp_path: Path, request: pytest.FixtureRequest, kind: str
+) -> None:
+    """In a folder, in a store without folders, and in a bucket."""
+    urls = {"file": f"file://{tmp_path}/e", "memory": "memory://e"}
+    store = FsspecStore(urls.get(kind) or request.getfixturevalue("bucket"))
     before, after = await admit(admin, f"odd-{kind}"), await admit(admin, f"odd-again-{kind}")
     await fill_oddly(admin, before)
     exported = await store.put(source("odd"), export(admin, before), now)
