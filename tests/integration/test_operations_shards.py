@@ -259,6 +259,6 @@ async def test_a_tenant_that_was_given_another_place_finds_its_own_again(site: S
     await site.api.until("Tenant", "acme", on("shard-a", 1))
     assert await site.rows("acme") == {"first of acme"}
     await site.api.until("VectorShard", "shard-b", left_over("acme@1"))
-    assert "acme@1 archived, 0 rows: Tenant acme is on VectorShard shard-a" in site.follow("leftover-places")
+    assert "acme@1 owner, 0 rows: Tenant acme is on VectorShard shard-a" in site.follow("leftover-places")
     await site.api.until("VectorShard", "shard-b", left_over())
     assert await site.rows("acme") == {"first of acme"}

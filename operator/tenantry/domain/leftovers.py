@@ -1,8 +1,8 @@
 """Places on a shard that nobody uses: left by a shard that was set back, a restore in the wrong order, a lost move.
 
-They are told, and stay (closed where their tenant is elsewhere): what is in one may be all that is left of something.
-Somebody says which ones go, each by its token: the tenant and the epoch of the place, so that what was said of one
-place is never taken for another.
+They are told, and stay (closed where their tenant has a newer one): what is in one may be all that is left of
+something. Somebody says which ones go, each by its token: the tenant and the epoch of the place. So what was said of
+one place is never taken for another.
 """
 
 from __future__ import annotations
@@ -23,10 +23,14 @@ COPIES = frozenset({PlaceState.IMPORTING, PlaceState.MOVED})
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A place that nobody uses. elsewhere: the shard that its tenant is on; empty: there is no such tenant."""
+    """A place that nobody uses. elsewhere: the shard that its tenant is on; empty: there is no such tenant.
+
+    older: the tenant was placed there later than here. Else this may be its true place, as after etcd was set back.
+    """
 
     record: Record
     elsewhere: str = ""
+    older: bool = False
 
     @property
     def token(self) -> str:
@@ -64,7 +68,7 @@ def leftovers(
                 found.append(Leftover(record))
         elif claim.shard not in ("", shard) and not claim.deleting:
             # One without a placement looks for its vectors still; one that leaves takes everything along.
-            found.append(Leftover(record, claim.shard))
+            found.append(Leftover(record, claim.shard, record.place.epoch < claim.epoch))
     return found
 
 

@@ -36,13 +36,13 @@ def to_do(shard: VectorShard) -> str:
 
 
 async def close(shard: str, engine: Engine, cx: Context) -> None:
-    """Let nobody in to the second place of a tenant: it is written to in one place only. Raises PartError.
+    """Let nobody in to the older place of a tenant: it is written to in one place only. Raises PartError.
 
     That of a tenant which is not there at all stays open: its Tenant may be what was lost.
     """
     for item in left_on(shard, cx):
         place = item.record.place
-        if item.elsewhere and place.state in COUNTS and not item.record.is_as(archived(place)):
+        if item.older and place.state in COUNTS and not item.record.is_as(archived(place)):
             with shard_errors(shard):
                 record = await engine.ensure(archived(place), place)
             cx.fleet.put(shard, record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -70,6 +71,12 @@ def test_a_place_of_nobody_is_left_over() -> None:
 )
 def test_a_place_that_somebody_sees_to_is_not(tenant: TenantClaim) -> None:
     assert found(tenant) == []
+
+
+@pytest.mark.parametrize(("epoch", "older"), [(1, False), (2, False), (3, True)])
+def test_a_place_is_older_where_the_tenant_was_placed_elsewhere_later(epoch: int, *, older: bool) -> None:
+    (left,) = found(replace(claim("acme", "shard-b"), epoch=epoch))
+    assert left.older is older
 
 
 def test_nor_is_one_that_an_archive_keeps() -> None:

@@ -6,6 +6,7 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
+from tenantry.api.tenant import PLACEMENT_MANAGER as PLACED_BY
 from tests.faults.simulated.vector_flows import (
     ROWS,
     forget_placement,
@@ -117,6 +118,23 @@ async def test_a_place_of_nobody_is_told() -> None:
         "there is neither a Tenant nor a TenantArchive acme"
     ]
     assert world.servers.writable() == {"acme": ["memory://shard-a"]}
+
+
+async def test_after_etcd_was_set_back_nobody_is_cut_off() -> None:
+    """The status says where the tenant was before its move; the newer place is the true one, and stays open."""
+    world = await placed()
+    world.move("shard-b")
+    await world.settle()
+    world.clock.turn(minutes=16)
+    await world.settle()
+    before = {"placement": {"shard": "shard-a", "epoch": 1}}
+    world.api.merge({"kind": "Tenant", "metadata": {"name": "acme"}, "status": before}, PLACED_BY, "status")
+    world.restart()
+    await world.look_at_shards()
+    assert world.servers.writable() == {"acme": ["memory://shard-b"]}
+    await world.settle()
+    assert world.status()["placement"] == {"shard": "shard-b", "epoch": 2}
+    assert world.servers.writable() == {"acme": ["memory://shard-b"]}
 
 
 async def test_a_tenant_that_looks_again_gets_it_open() -> None:
