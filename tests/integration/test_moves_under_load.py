@@ -28,7 +28,7 @@ SHARDS = ("shard-a", "shard-b")
 TENANTS, MOVES = 10, 20
 """Of each tenant so many moves. `make bench` does 200 of 20,000 rows, with the same applications."""
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")

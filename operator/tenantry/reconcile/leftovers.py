@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Iterator
+
 from tenantry.api.shard import LeftoverPlace, VectorShard
 from tenantry.desired.owner import Manifest
 from tenantry.domain import leftovers, names
+from tenantry.domain.errors import PartError
 from tenantry.domain.leftovers import COPIES, MOST_TOLD, Leftover
 from tenantry.domain.places import COUNTS, PlaceState, archived
 from tenantry.domain.quantities import as_quantity
@@ -16,6 +19,8 @@ from tenantry.reconcile.vectors import shard_errors
 
 EVENT = "LeftoverPlaces"
 """Reason of the Event about a VectorShard."""
+
+UNDONE = "leftovers that could not be seen to"
 
 MOST_ASKED = 1024
 """Characters of the annotation that are read."""
@@ -35,34 +40,63 @@ def to_do(shard: VectorShard) -> str:
     return asked if asked != shard.status.leftovers_removed else ""
 
 
-async def close(shard: str, engine: Engine, cx: Context) -> None:
-    """Let nobody in to the older place of a tenant: it is written to in one place only. Raises PartError.
+async def see_to(shard: VectorShard, raw: Manifest, engine: Engine, cx: Context) -> bool:
+    """Close the older places of tenants, and remove those that somebody wants removed; return whether all is done.
+
+    What cannot be done is told, and is in nobody's way: neither in another place's nor in the shard's.
+    """
+    problems = [
+        *[
+            await _tried(_close(shard.metadata.name, item, engine, cx))
+            for item in left_on(shard.metadata.name, cx)
+        ],
+        *[await _tried(step) for step in _removals(shard, raw, engine, cx)],
+    ]
+    said = next(filter(None, problems), "")
+    if cx.fleet.news(shard.metadata.name, UNDONE, said):
+        await cx.objects.emit(raw, EVENT, said, warning=True)
+    return not said
+
+
+async def _tried(step: Awaitable[None]) -> str:
+    """Return why a step could not be done; empty: it was."""
+    try:
+        await step
+    except PartError as error:
+        return error.message
+    return ""
+
+
+async def _close(shard: str, item: Leftover, engine: Engine, cx: Context) -> None:
+    """Let nobody in to the older place of a tenant: it is written to in one place only.
 
     That of a tenant which is not there at all stays open: its Tenant may be what was lost.
     """
-    for item in left_on(shard, cx):
-        place = item.record.place
-        if item.older and place.state in COUNTS and not item.record.is_as(archived(place)):
-            with shard_errors(shard):
-                record = await engine.ensure(archived(place), place)
-            cx.fleet.put(shard, record)
+    place = item.record.place
+    if item.older and place.state in COUNTS and not item.record.is_as(archived(place)):
+        with shard_errors(shard):
+            record = await engine.ensure(archived(place), place)
+        cx.fleet.put(shard, record)
 
 
-async def remove(shard: VectorShard, raw: Manifest, engine: Engine, cx: Context) -> None:
-    """Remove the places that somebody wants removed. Raises PartError."""
-    name, asked = shard.metadata.name, to_do(shard)
-    found, unknown = leftovers.named(left_on(name, cx), asked)
+def _removals(shard: VectorShard, raw: Manifest, engine: Engine, cx: Context) -> Iterator[Awaitable[None]]:
+    found, unknown = leftovers.named(left_on(shard.metadata.name, cx), to_do(shard))
     for item in found:
-        message = f"removed place {item.token} of VectorShard {name}, of about {item.record.rows} vectors"
-        identity = f"{shard.metadata.uid}/removed/{item.token}/{audit.moment(shard.metadata.managed_fields)}"
-        row = await audit.intent(shard, cx, identity, Action.LEFTOVER_REMOVED, f"{message}: {item.why}")
-        with shard_errors(name):
-            await _removed(item, engine, cx)
-        cx.fleet.drop(name, item.record.place.tenant)
-        await cx.objects.emit(raw, row.action, row.message)
+        yield _remove(item, shard, raw, engine, cx)
     if unknown:
         said = f"annotation {names.REMOVE_LEFTOVERS} names {unknown[0]}, which status.leftovers has not: not removed"
-        await cx.objects.emit(raw, EVENT, said, warning=True)
+        yield cx.objects.emit(raw, EVENT, said, warning=True)
+
+
+async def _remove(item: Leftover, shard: VectorShard, raw: Manifest, engine: Engine, cx: Context) -> None:
+    name = shard.metadata.name
+    message = f"removed place {item.token} of VectorShard {name}, of about {item.record.rows} vectors"
+    identity = f"{shard.metadata.uid}/removed/{item.token}/{audit.moment(shard.metadata.managed_fields)}"
+    row = await audit.intent(shard, cx, identity, Action.LEFTOVER_REMOVED, f"{message}: {item.why}")
+    with shard_errors(name):
+        await _removed(item, engine, cx)
+    cx.fleet.drop(name, item.record.place.tenant)
+    await cx.objects.emit(raw, row.action, row.message)
 
 
 async def _removed(item: Leftover, engine: Engine, cx: Context) -> None:

@@ -48,15 +48,16 @@ async def reconcile(key: Key, cx: Context) -> Result:
     except ValidationError as error:
         return await report.unreadable(raw, error, cx)
     problem: PartError | None = None
+    tidy = False
     try:
         engine = await _look(shard, cx)
-        await leftovers.close(key.name, engine, cx)
-        await leftovers.remove(shard, raw, engine, cx)
     except PartError as error:
         problem = error
         if cx.fleet.lost(key.name, error):
             _wake(key.name, cx)
-    await _report(shard, raw, problem, cx)
+    else:
+        tidy = await leftovers.see_to(shard, raw, engine, cx)
+    await _report(shard, raw, problem, cx, tidy=tidy)
     if problem is None:
         _go_on_behind(shard, cx)
         return Result(after=cx.policy.shard_pause.total_seconds(), low=True)
@@ -146,7 +147,10 @@ async def _address(shard: VectorShard, cx: Context) -> str:
 # --- what is said of it ---------------------------------------------------------------------------------------------
 
 
-async def _report(shard: VectorShard, raw: Manifest, problem: PartError | None, cx: Context) -> None:
+async def _report(
+    shard: VectorShard, raw: Manifest, problem: PartError | None, cx: Context, *, tidy: bool
+) -> None:
+    """Say how a shard stands. tidy: what somebody wanted removed there is."""
     name = shard.metadata.name
     known = cx.fleet[name]
     share = _balance(cx).get(name)
@@ -171,7 +175,7 @@ async def _report(shard: VectorShard, raw: Manifest, problem: PartError | None, 
         "endpoint": _endpoint(known) or shard.status.endpoint,
         "morePorts": _more_ports(known) or shard.status.more_ports or None,
         "leftovers": await leftovers.told(shard, raw, cx) or None,
-        "leftoversRemoved": (problem is None and leftovers.to_do(shard)) or shard.status.leftovers_removed,
+        "leftoversRemoved": (tidy and leftovers.to_do(shard)) or shard.status.leftovers_removed,
         "conditions": [item.as_json() for item in listed],
     }
     await report.write_status(raw, {key: value for key, value in status.items() if value is not None}, cx)

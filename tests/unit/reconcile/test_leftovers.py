@@ -9,6 +9,7 @@ from typing import Any
 from tenantry.api.tenant import PLACEMENT_MANAGER as PLACED_BY
 from tests.faults.simulated.vector_flows import (
     ROWS,
+    VECTORS,
     forget_placement,
     moved_and_set_back,
     placed,
@@ -165,3 +166,20 @@ async def test_shards_without_any_say_nothing() -> None:
     world = await with_shards()
     assert "leftovers" not in world.status("shard-a", "VectorShard")
     assert "leftover" not in message(world, "Ready", "shard-a", "VectorShard")
+
+
+async def test_what_cannot_be_removed_is_nobodys_fault() -> None:
+    """Neither the shard nor any tenant on it suffers; it is tried again."""
+    world = await moved_and_set_back()
+    world.tenant("umbrella", **VECTORS)
+    await world.settle()
+    world.audit.down = True
+    await remove(world, "shard-a", "acme@1")
+    assert any("waits for the audit log" in item for item in told(world, "shard-a"))
+    assert world.condition("Ready", "shard-a", "VectorShard") == ("True", "Ready")
+    assert world.condition("ShardReady", "umbrella") == ("True", "Ready")
+    assert on(world, "shard-a") == {"acme", "umbrella"}
+    world.audit.down = False
+    await look(world, "shard-a")
+    assert on(world, "shard-a") == {"umbrella"}
+    assert world.status("shard-a", "VectorShard")["leftoversRemoved"] == "acme@1"
