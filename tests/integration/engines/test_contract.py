@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -441,6 +442,8 @@ async def test_a_server_that_was_killed_is_used_again_by_itself(
     assert (await engine.ensure(place)).place == place
 
 
+# The HTTP client of Qdrant's library sometimes forgets a connection that it was opening when its server died.
+@pytest.mark.filterwarnings("ignore:unclosed (transport )?<:ResourceWarning")
 async def test_a_server_killed_in_the_middle_of_many_writes(rig: Rig, engine: Engine) -> None:
     wanted = [described(f"killed-{number}") for number in range(30)]
     work = [asyncio.create_task(engine.ensure(place)) for place in wanted]
@@ -450,6 +453,7 @@ async def test_a_server_killed_in_the_middle_of_many_writes(rig: Rig, engine: En
         done = await asyncio.gather(*work, return_exceptions=True)
     finally:
         rig.start()
+        gc.collect()  # here, and not in a test after this one
     assert all(isinstance(outcome, Unavailable | Record) for outcome in done)
     for place, outcome in zip(wanted, done, strict=True):
         if isinstance(outcome, Record):
