@@ -239,9 +239,10 @@ class Trouble:
     fights: bool = False
 
 
-def _lasting(
+def lasting(
     fault: Fault, kind: str, reason: str, words: str, *, acts: Collection[str] = (), gap: float = 0.0
 ) -> Trouble:
+    """Return a trouble with writes of one kind until it is lifted, and what its conditions say meanwhile."""
     return Trouble(fault, writes(kind), None, Told(reason, words), frozenset({kind}), frozenset(acts), gap)
 
 
@@ -281,40 +282,40 @@ STAYING = ("onboarding", "plan edit", "suspension", "drift", "deletion Retain", 
 
 TROUBLES: dict[str, Trouble] = {
     # Until it is lifted, for writes of one kind: all else goes on, and the conditions say what is waited for.
-    "409 for quotas": _lasting(Instead(CONFLICT), "resourcequotas", "Conflict", "has been modified"),
-    "409 for network policies": _lasting(
+    "409 for quotas": lasting(Instead(CONFLICT), "resourcequotas", "Conflict", "has been modified"),
+    "409 for network policies": lasting(
         Instead(CONFLICT), "networkpolicies", "Conflict", "has been modified"
     ),
-    "422 for quotas": _lasting(Instead(INVALID), "resourcequotas", "Refused", "policy no-quotas says no"),
-    "403 for network policies": _lasting(Instead(FORBIDDEN), "networkpolicies", "Refused", "was taken away"),
-    "404 for quotas": _lasting(
+    "422 for quotas": lasting(Instead(INVALID), "resourcequotas", "Refused", "policy no-quotas says no"),
+    "403 for network policies": lasting(Instead(FORBIDDEN), "networkpolicies", "Refused", "was taken away"),
+    "404 for quotas": lasting(
         Instead(NOT_FOUND), "resourcequotas", "Conflict", "the namespace was not found", acts=SOME
     ),
-    "429 with Retry-After for bindings": _lasting(
+    "429 with Retry-After for bindings": lasting(
         Instead(BUSY), "rolebindings", "ApiUnavailable", "/rolebindings.* with 429: too many", gap=2.0
     ),
-    "429 with a long Retry-After for quotas": _lasting(
+    "429 with a long Retry-After for quotas": lasting(
         Instead(BUSY_FOR_LONG), "resourcequotas", "ApiUnavailable", "/resourcequotas.* with 429", gap=9.0
     ),
-    "500 for quotas": _lasting(
+    "500 for quotas": lasting(
         Instead(BROKEN), "resourcequotas", "ApiUnavailable", "/resourcequotas.* with 500: .*etcdserver"
     ),
-    "503 for namespaces": _lasting(
+    "503 for namespaces": lasting(
         Instead(AWAY), "namespaces", "ApiUnavailable", "/namespaces.* with 503: .*unable to handle"
     ),
-    "503 for archives": _lasting(Instead(AWAY), "tenantarchives", "ApiUnavailable", "/tenantarchives/.*503"),
-    "403 for tenants": _lasting(Instead(FORBIDDEN), "tenants", "Refused", "the role was taken away"),
-    "403 for archives": _lasting(Instead(FORBIDDEN), "tenantarchives", "Refused", "the role was taken away"),
-    "401 for bindings": _lasting(
+    "503 for archives": lasting(Instead(AWAY), "tenantarchives", "ApiUnavailable", "/tenantarchives/.*503"),
+    "403 for tenants": lasting(Instead(FORBIDDEN), "tenants", "Refused", "the role was taken away"),
+    "403 for archives": lasting(Instead(FORBIDDEN), "tenantarchives", "Refused", "the role was taken away"),
+    "401 for bindings": lasting(
         Instead(UNKNOWN), "rolebindings", "ApiUnavailable", "/rolebindings.* with 401", acts=SOME
     ),
-    "302 for quotas": _lasting(
+    "302 for quotas": lasting(
         Instead(MOVED), "resourcequotas", "ApiUnavailable", "/resourcequotas.* with 302", acts=SOME
     ),
-    "a web page for quotas": _lasting(
+    "a web page for quotas": lasting(
         Instead(PAGE), "resourcequotas", "ApiUnavailable", "/resourcequotas.* no JSON", acts=SOME
     ),
-    "502 of a proxy for quotas": _lasting(
+    "502 of a proxy for quotas": lasting(
         Instead(GATEWAY), "resourcequotas", "ApiUnavailable", "/resourcequotas.* with 502", acts=SOME
     ),
     "every write cut off": Trouble(Lost(), writes(), told=Told("ApiUnavailable", "did not answer")),

@@ -5,10 +5,10 @@ See `acts` and `faults`, which have those without.
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 from tenantry.domain import names
+from tests.faults.acts import ACTS as PLAIN
 from tests.faults.acts import EVERYTHING, PATIENCE, SPEC, Act, Step
 from tests.faults.faults import (
     BROKEN,
@@ -22,13 +22,16 @@ from tests.faults.faults import (
     Trouble,
     Unheard,
     anything,
+    lasting,
     statuses,
     writes,
 )
-from tests.faults.proxy import Answer, Fault
+from tests.faults.proxy import Fault
 from tests.faults.view import View
 from tests.integration.conftest import Api, condition, in_phase, is_ready, tenant
+from tests.integration.shards import contents_of
 
+SUSPENSION, DELETION = PLAIN["suspension"], PLAIN["deletion Delete"]
 SHARDS = ("shard-a", "shard-b")
 
 
@@ -38,18 +41,10 @@ def _settled(view: View, name: str) -> bool:
     return is_ready(found) and (condition(found, "IsolationVerified") or {}).get("status") == "True"
 
 
-def _generation(view: View, name: str) -> str:
-    secret = view.get("Secret", names.VECTOR_STORE, f"tenant-{name}") or {}
-    return base64.b64decode(secret.get("data", {}).get("generation", "")).decode()
-
-
-def _shard(view: View, name: str) -> str:
-    secret = view.get("Secret", names.VECTOR_STORE, f"tenant-{name}") or {}
-    return base64.b64decode(secret.get("data", {}).get("shard", "")).decode()
-
-
-async def _nothing(api: Api, view: View, name: str) -> None:
-    """Begin with nothing."""
+def _said(view: View, name: str, key: str) -> str:
+    """Return what the Secret of a tenant says, empty where there is none."""
+    secret = view.get("Secret", names.VECTOR_STORE, f"tenant-{name}")
+    return contents_of(secret).get(key, "") if secret and "data" in secret else ""
 
 
 async def _create(api: Api, view: View, name: str, **spec: Any) -> None:
@@ -73,10 +68,6 @@ async def _drop_the_secret(api: Api, view: View, name: str) -> None:
     await api.delete("Secret", names.VECTOR_STORE, f"tenant-{name}")
 
 
-async def _suspend(api: Api, view: View, name: str) -> None:
-    await api.patch("Tenant", name, {"spec": {"suspended": True}})
-
-
 async def _move(api: Api, view: View, name: str) -> None:
     move = {"kind": "TenantMove", "metadata": {"name": name}}
     await api.apply({**move, "spec": {"tenant": name, "targetShard": SHARDS[1]}})
@@ -84,28 +75,20 @@ async def _move(api: Api, view: View, name: str) -> None:
 
 def _moved(view: View, name: str) -> bool:
     done = in_phase("Cleaning")(view.get("TenantMove", name))
-    return done and _settled(view, name) and _shard(view, name) == SHARDS[1]
-
-
-async def _delete(api: Api, view: View, name: str) -> None:
-    await api.delete("Tenant", name)
-
-
-def _suspended(view: View, name: str) -> bool:
-    return is_ready(view.get("Tenant", name)) and in_phase("Suspended")(view.get("Tenant", name))
+    return done and _settled(view, name) and _said(view, name, "shard") == SHARDS[1]
 
 
 def _rotated(view: View, name: str) -> bool:
-    return _settled(view, name) and _generation(view, name) == "2"
+    return _settled(view, name) and _said(view, name, "generation") == "2"
 
 
 def _restored(view: View, name: str) -> bool:
-    return _settled(view, name) and _generation(view, name) == "1"
+    return _settled(view, name) and _said(view, name, "generation") == "1"
 
 
 ACTS: dict[str, Act] = {
     "onboarding with a place": Act(
-        _nothing,
+        PLAIN["onboarding"].prepare,
         _create,
         _settled,
         EVERYTHING | {"secrets"},
@@ -113,9 +96,7 @@ ACTS: dict[str, Act] = {
     ),
     "rotation of credentials": Act(_placed(), _rotate, _rotated, frozenset({"secrets"})),
     "a deleted Secret": Act(_placed(), _drop_the_secret, _restored, frozenset({"secrets"})),
-    "suspension with a place": Act(
-        _placed(), _suspend, _suspended, frozenset({"resourcequotas", "networkpolicies", "rolebindings"})
-    ),
+    "suspension with a place": Act(_placed(), SUSPENSION.begin, SUSPENSION.done, SUSPENSION.writes),
     "a move": Act(
         _placed(),
         _move,
@@ -126,19 +107,15 @@ ACTS: dict[str, Act] = {
     ),
     "deletion Delete with a place": Act(
         _placed(deletionPolicy="Delete"),
-        _delete,
-        lambda view, name: not view.of(name),
-        frozenset({"tenants", "namespaces"}),
+        DELETION.begin,
+        DELETION.done,
+        DELETION.writes,
         ends=True,
     ),
 }
 
 
 WITHOUT_STATUS = ("rotation of credentials", "a deleted Secret")
-
-
-def _lasting(answer: Answer, kind: str, reason: str, words: str) -> Trouble:
-    return Trouble(Instead(answer), writes(kind), None, Told(reason, words), frozenset({kind}))
 
 
 def _fleeting(fault: Fault) -> Trouble:
@@ -151,9 +128,11 @@ def _of_statuses(fault: Fault) -> Trouble:
 
 
 TROUBLES: dict[str, Trouble] = {
-    "409 for Secrets": _lasting(CONFLICT, "secrets", "Conflict", "has been modified"),
-    "403 for Secrets": _lasting(FORBIDDEN, "secrets", "Refused", "the role was taken away"),
-    "500 for Secrets": _lasting(BROKEN, "secrets", "ApiUnavailable", "/secrets.* with 500: .*etcdserver"),
+    "409 for Secrets": lasting(Instead(CONFLICT), "secrets", "Conflict", "has been modified"),
+    "403 for Secrets": lasting(Instead(FORBIDDEN), "secrets", "Refused", "the role was taken away"),
+    "500 for Secrets": lasting(
+        Instead(BROKEN), "secrets", "ApiUnavailable", "/secrets.* with 500: .*etcdserver"
+    ),
     "every write cut off": Trouble(Lost(), writes(), told=Told("ApiUnavailable", "did not answer")),
     "every answer to a write cut off": Trouble(Unheard(), writes()),
     "500 for the status": _of_statuses(Instead(BROKEN)),

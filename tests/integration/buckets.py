@@ -12,6 +12,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 import psutil
+import pytest
 
 from tenantry.local.binaries import find_tool
 from tenantry.local.ports import LOOPBACK, free_ports
@@ -49,6 +50,15 @@ def object_store(folder: Path) -> Iterator[Mapping[str, str]]:
     finally:
         server.kill()
         server.wait(30)
+
+
+@contextmanager
+def bucket_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Run one with what lets this process and its children in; give the URL of exports there."""
+    with object_store(folder) as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield f"s3://{BUCKET}/exports"
 
 
 def _answers(port: int) -> bool:

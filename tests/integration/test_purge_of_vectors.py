@@ -15,7 +15,7 @@ import pytest
 from tenantry.adapters.exports import FsspecStore
 from tenantry.local.postgres import PostgresServer
 from tests.conftest import Cluster, embedded
-from tests.integration.buckets import BUCKET, object_store
+from tests.integration.buckets import bucket_in
 from tests.integration.conftest import (
     Api,
     OperatorProcess,
@@ -77,10 +77,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     if request.param == "a folder":
         yield f"file://{tmp_path}/exports"
         return
-    with object_store(tmp_path / "store") as environment:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        yield f"s3://{BUCKET}/exports"
+    with bucket_in(tmp_path / "store", monkeypatch) as url:
+        yield url
 
 
 async def test_what_is_purged_is_in_the_store_and_comes_back(

@@ -80,7 +80,10 @@ async def _close(shard: str, item: Leftover, engine: Engine, cx: Context) -> Non
 
 
 def _removals(shard: VectorShard, raw: Manifest, engine: Engine, cx: Context) -> Iterator[Awaitable[None]]:
-    found, unknown = leftovers.named(left_on(shard.metadata.name, cx), to_do(shard))
+    asked = to_do(shard)
+    if not asked:
+        return
+    found, unknown = leftovers.named(left_on(shard.metadata.name, cx), asked)
     for item in found:
         yield _remove(item, shard, raw, engine, cx)
     if unknown:

@@ -1,7 +1,9 @@
 """A tenant's vectors: its place on the shard that `placing` says, and the Secret by which applications use it.
 
-place       brought to what `domain.places.upkeep` says, in the shard
-Secret      `vector-store`, from what the shard has on record: the same record gives the same Secret
+    place       brought to what `domain.places.upkeep` says, in the shard
+    Secret      `vector-store`, from what the shard has on record: the same record gives the same Secret
+
+Both can be made again at any time.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from tenantry.domain.places import id_of
 from tenantry.local.postgres import PostgresServer
 from tenantry.reconcile.exports import Exported, Source, StoreFailed
 from tenantry.reconcile.ports import Refused
-from tests.integration.buckets import BUCKET, object_store
+from tests.integration.buckets import bucket_in
 from tests.integration.pgvector.conftest import Connection, admit, dsn
 from tests.unit.builders import T0
 
@@ -107,10 +107,8 @@ def store(tmp_path: Path) -> FsspecStore:
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A bucket on a server of its own."""
-    with object_store(tmp_path / "store") as environment:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        yield f"s3://{BUCKET}/exports"
+    with bucket_in(tmp_path / "store", monkeypatch) as url:
+        yield url
 
 
 @pytest.mark.parametrize("kind", ["file", "memory", "s3"])
