@@ -7,7 +7,6 @@ import logging
 import multiprocessing
 import shutil
 import signal
-import socket
 import sqlite3
 import tempfile
 import traceback
@@ -35,6 +34,7 @@ from tenantry.adapters.ledger.database import async_engine, migration_engine, pa
 from tenantry.adapters.ledger.migrations import VERSION_TABLE, migrate
 from tenantry.adapters.ledger.tables import metadata
 from tenantry.domain.audit import AuditEntry
+from tenantry.local.ports import free_ports
 from tenantry.local.postgres import PostgresServer
 from tenantry.reconcile.ports import Unavailable
 
@@ -55,7 +55,7 @@ class Server(PostgresServer):
     """The project's own PostgreSQL, with a user whose password needs escaping, and a database per test."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = _closed_port()
+        self.port = free_ports(1)[0]
         super().__init__(folder, port=self.port, durable=False)
         self._databases = count()
         self.start()
@@ -82,13 +82,6 @@ class Server(PostgresServer):
         name = f"ledger{next(self._databases)}"
         self.execute(f"CREATE DATABASE {name}")
         return name
-
-
-def _closed_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")
@@ -460,7 +453,7 @@ async def test_a_lock_that_stays_is_given_up(engine: AsyncEngine) -> None:
 async def test_a_server_that_cannot_be_used_is_explained(server: Server) -> None:
     server.execute(f"CREATE ROLE guest LOGIN PASSWORD '{PASSWORD}'")
     database = server.new_database()
-    closed = _closed_port()
+    closed = free_ports(1)[0]
     cases = {
         server.url(database, password="wr0ng" + PASSWORD): "refuses the user or the password: check both in",
         server.url(database, user="stranger"): "refuses the user or the password",

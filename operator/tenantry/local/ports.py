@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import random
 import socket
-from contextlib import ExitStack
+from contextlib import suppress
+from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
+
+LOWEST = 10_000
+"""Below this are the ports that well-known servers have."""
+
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def free_ports(count: int) -> list[int]:
     """Return `count` different ports that nothing listens on.
 
-    The kernel picks them. Another program may take one before it is used, so a caller must be ready to ask
-    again.
+    Not those that the kernel gives to whoever asks for any: while a server is down, its port would soon be
+    another's. A program may still take one before it is used, so a caller must be ready to ask again.
     """
-    with ExitStack() as held:
-        # All are held until the last is known: otherwise the kernel may hand out one twice.
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((LOOPBACK, 0))
-        return [each.getsockname()[1] for each in sockets]
+    found: set[int] = set()
+    while len(found) < count:
+        port = random.randrange(LOWEST, _first_ephemeral())
+        if is_free(port):
+            found.add(port)
+    return list(found)
+
+
+def _first_ephemeral() -> int:
+    first = 49152  # of IANA, and of other kernels
+    with suppress(OSError, ValueError, IndexError):
+        first = int(_EPHEMERAL.read_text().split()[0])
+    return first if first > 2 * LOWEST else 2**16
 
 
 def is_free(port: int) -> bool:

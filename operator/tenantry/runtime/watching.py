@@ -45,6 +45,12 @@ BATCH = 25
 """Events handed on in one turn of the event loop; more would keep probes and renewals waiting."""
 
 STOP_SECONDS = 10.0
+END_SECONDS = 12.0
+"""How long Kopf may take to end once one of its tasks has: it waits five seconds for the others by itself."""
+
+CANCELLATIONS = 5
+"""How often what is left then is cancelled, a second apart: a watch may forget one of them."""
+
 LOGIN_PAUSE_SECONDS = 1.0
 DISCOVERY_PAUSE_SECONDS = 1.0
 DISCOVERY_TIMEOUT_SECONDS = 10.0
@@ -82,13 +88,13 @@ async def watch_kinds(
         started: concurrent.futures.Future[None] = concurrent.futures.Future()
         if ready is not None:
             started.add_done_callback(lambda _: loop.call_soon_threadsafe(ready.set))
-        try:
-            with asyncio.Runner(loop_factory=lambda: kopf_loop) as runner:
+        with asyncio.Runner(loop_factory=lambda: kopf_loop) as runner:
+            try:
                 runner.run(_run_kopf(configuration, handover.put, tuple(kinds), halt, started))
-        except BaseException as error:  # noqa: BLE001 - it is raised where it can be seen
-            outcome = error
-        with suppress(RuntimeError):  # the main loop may be closed by now
-            loop.call_soon_threadsafe(settle, outcome)
+            except BaseException as error:  # noqa: BLE001 - it is raised where it can be seen
+                outcome = error
+            with suppress(RuntimeError):  # the main loop may be closed by now
+                loop.call_soon_threadsafe(settle, outcome)
 
     _quiet_kopf()
     kopf_loop.set_exception_handler(_unheard)
@@ -155,22 +161,44 @@ async def _run_kopf(
     """Run Kopf in its own loop until `halt`; ends early only with an exception."""
     if not await _await_discovery(configuration, kinds, halt):
         return
+    ours = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
+        registry=_registry(configuration, put, kinds),
+        settings=_settings(),
+        # Nobody sees it. Without, Kopf looks for the name of its user, and in a pod that user mostly has none.
+        identity=cast("Any", "tenantry"),
+        standalone=True,
+        clusterwide=True,
+        stop_flag=halt,
+        ready_flag=started,
+    )
+    running = asyncio.ensure_future(kopf.run_tasks(tasks, ignored=ours))
     try:
-        await kopf.operator(
-            registry=_registry(configuration, put, kinds),
-            settings=_settings(),
-            # Nobody sees it. Without, Kopf looks for the name of its user, and in a pod that user mostly has none.
-            identity=cast("Any", "tenantry"),
-            standalone=True,
-            clusterwide=True,
-            stop_flag=halt,
-            ready_flag=started,
-        )
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        # A watch that is cancelled while it begins forgets it, and begins again; Kopf waits for it for ever.
+        await asyncio.wait({running}, timeout=END_SECONDS)
     finally:
-        # aiohttp closes TLS connections a little later than its session.
-        await asyncio.sleep(0.1)
+        await _ended(running, ours)
     if not halt.is_set():
-        raise WatchStopped("Kopf ended without an error")
+        raise _first_error(tasks) or WatchStopped("Kopf ended without an error")
+
+
+async def _ended(running: asyncio.Future[None], ours: set[asyncio.Task[Any]]) -> None:
+    """See to it that nothing of Kopf is left in its loop."""
+    running.cancel()  # of what has ended nothing changes
+    for _ in range(CANCELLATIONS):
+        if not (left := asyncio.all_tasks() - ours):
+            break
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=1)
+    # aiohttp closes TLS connections a little later than its session.
+    await asyncio.sleep(0.1)
+
+
+def _first_error(tasks: Iterable[asyncio.Task[Any]]) -> BaseException | None:
+    ended = (task for task in tasks if task.done() and not task.cancelled())
+    return next((error for task in ended if (error := task.exception())), None)
 
 
 def _settings() -> kopf.OperatorSettings:
@@ -277,7 +305,7 @@ class _Pace:
         self._last: dict[str, tuple[float, float]] = {}
 
     async def __call__(
-        self, _session: object, _context: object, asked: aiohttp.TraceRequestStartParams
+        self, session: aiohttp.ClientSession, _context: object, asked: aiohttp.TraceRequestStartParams
     ) -> None:
         """Called by aiohttp, and awaited, before each request."""
         if asked.url.query.get("watch") != "true":
@@ -289,6 +317,8 @@ class _Pace:
         self._last[asked.url.path] = now + pause, pause
         if pause:
             await self._sleep(pause)
+            if session.closed:  # its login was refused meanwhile; Kopf takes the next one by aiohttp's words
+                raise RuntimeError("Session is closed")
 
 
 def _session(credentials: kopf.ConnectionInfo, pace: _Pace) -> kopf.AiohttpSession:

@@ -81,11 +81,25 @@ def _whole(found: re.Match[bytes]) -> bytes:
 
 
 class ReadableResponse(aiohttp.ClientResponse):
-    """An answer for a client that reads JSON by Python's own decoder, which has less patience than orjson."""
+    """An answer for a client that reads JSON by Python's own decoder, which has less patience than orjson.
+
+    The client is Kopf, which ends by an error of aiohttp that it does not await: an answer that breaks off is told
+    as a connection that does.
+    """
 
     async def json(self, **_: Any) -> Any:
         """Return the whole answer."""
-        return decode(await self.read())
+        try:
+            return decode(await self.read())
+        except aiohttp.ClientPayloadError as error:
+            raise aiohttp.ClientConnectionError(str(error)) from error
+
+    async def text(self, *arguments: Any, **options: Any) -> str:
+        """Return what is told of an error, as far as it came."""
+        try:
+            return await super().text(*arguments, **options)
+        except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError):
+            return ""
 
     async def start(self, connection: Any) -> ReadableResponse:
         """Have what is read by chunks, as a watch is, come line by line."""
