@@ -1,4 +1,4 @@
-"""Watches our kinds by Kopf, and hands on what it sees. The only module that imports Kopf.
+"""Watches our kinds by Kopf, and hands on what it sees. Only this and `connecting` import Kopf.
 
 Kopf runs in a thread and event loop of its own, as its documentation has it for embedding: it takes SIGINT and
 SIGTERM of the main thread's loop for itself, and when it ends it cancels every task that was created after it in
@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import dataclasses
-import itertools
 import logging
-import math
-import ssl
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, cast
 
@@ -25,12 +21,7 @@ import kopf
 import uvloop
 from kubernetes.aio.client.configuration import Configuration
 
-from tenantry.adapters.kubernetes.decoding import ReadableResponse
-from tenantry.adapters.kubernetes.reflector import (
-    FIRST_PAUSE_SECONDS,
-    LONGEST_PAUSE_SECONDS,
-    SHORTEST_WATCH_SECONDS,
-)
+from tenantry.runtime.connecting import credentials, login
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +42,6 @@ END_SECONDS = 12.0
 CANCELLATIONS = 5
 """How often what is left then is cancelled, a second apart: a watch may forget one of them."""
 
-LOGIN_PAUSE_SECONDS = 1.0
 DISCOVERY_PAUSE_SECONDS = 1.0
 DISCOVERY_TIMEOUT_SECONDS = 10.0
 
@@ -178,14 +168,13 @@ async def _run_kopf(
         # A watch that is cancelled while it begins forgets it, and begins again; Kopf waits for it for ever.
         await asyncio.wait({running}, timeout=END_SECONDS)
     finally:
-        await _ended(running, ours)
+        await _ended(ours)
     if not halt.is_set():
         raise _first_error(tasks) or WatchStopped("Kopf ended without an error")
 
 
-async def _ended(running: asyncio.Future[None], ours: set[asyncio.Task[Any]]) -> None:
+async def _ended(ours: set[asyncio.Task[Any]]) -> None:
     """See to it that nothing of Kopf is left in its loop."""
-    running.cancel()  # of what has ended nothing changes
     for _ in range(CANCELLATIONS):
         if not (left := asyncio.all_tasks() - ours):
             break
@@ -262,93 +251,13 @@ def _registry(
 ) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
-    refused: kopf.ConnectionInfo | None = None
-    logins = itertools.count()
-    pace = _Pace()
-
-    async def login(**_: Any) -> kopf.AiohttpSession:
-        """Called at first, and whenever the API server has refused what the last call returned."""
-        nonlocal refused
-        present = await _credentials(configuration)
-        if present == refused:
-            # An API server that starts refuses good tokens for a moment, and a new one may not be there yet.
-            await asyncio.sleep(LOGIN_PAUSE_SECONDS)
-            present = await _credentials(configuration)
-        refused = present
-        # Kopf ends where what was refused comes again: each time it differs in what nobody looks at.
-        return dataclasses.replace(_session(present, pace), priority=next(logins))
-
     async def event_seen(event: kopf.RawEvent, **_: Any) -> None:
         put(event["type"], dict(event["object"]))
 
-    kopf.on.login(registry=registry, id="login", backoff=1.0)(login)
+    kopf.on.login(registry=registry, id="login", backoff=1.0)(login(configuration))
     for plural in kinds:
         kopf.on.event(GROUP, VERSION, plural, registry=registry, id=f"seen-{plural}")(event_seen)
     return registry
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Connection(kopf.ConnectionInfo):
-    """A connection that takes what certificates `adapters.kubernetes.client.configure` takes."""
-
-    def as_ssl_context(self) -> ssl.SSLContext:
-        context = super().as_ssl_context()
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        return context
-
-
-class _Pace:
-    """Holds back watches that end as soon as they have begun: Kopf begins the next one without a pause."""
-
-    def __init__(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        self._sleep = sleep
-        self._last: dict[str, tuple[float, float]] = {}
-
-    async def __call__(
-        self, session: aiohttp.ClientSession, _context: object, asked: aiohttp.TraceRequestStartParams
-    ) -> None:
-        """Called by aiohttp, and awaited, before each request."""
-        if asked.url.query.get("watch") != "true":
-            return
-        now = asyncio.get_running_loop().time()
-        began, pause = self._last.get(asked.url.path, (-math.inf, 0.0))
-        short = now - began < SHORTEST_WATCH_SECONDS
-        pause = min(max(pause * 2, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS) if short else 0.0
-        self._last[asked.url.path] = now + pause, pause
-        if pause:
-            await self._sleep(pause)
-            if session.closed:  # its login was refused meanwhile; Kopf takes the next one by aiohttp's words
-                raise RuntimeError("Session is closed")
-
-
-def _session(credentials: kopf.ConnectionInfo, pace: _Pace) -> kopf.AiohttpSession:
-    """Return connections for Kopf, which closes them, as it would make them but for how answers are read."""
-    tracing = aiohttp.TraceConfig()
-    tracing.on_request_start.append(pace)
-    session = aiohttp.ClientSession(
-        trace_configs=[tracing],
-        connector=aiohttp.TCPConnector(limit=0, ssl=credentials.as_ssl_context()),
-        headers=credentials.as_http_headers(),
-        proxy=credentials.proxy_url,
-        response_class=ReadableResponse,
-    )
-    return kopf.AiohttpSession(server=credentials.server, aiohttp_session=session)
-
-
-async def _credentials(configuration: Configuration) -> kopf.ConnectionInfo:
-    """Return the connection with a token that is valid now: a pod's is written anew every hour."""
-    header = await configuration.get_api_key_with_prefix("BearerToken", alias="authorization") or ""
-    scheme, _, token = header.partition(" ")
-    return _Connection(
-        server=configuration.host,
-        ca_path=configuration.ssl_ca_cert,
-        insecure=not configuration.verify_ssl,
-        certificate_path=configuration.cert_file,
-        private_key_path=configuration.key_file,
-        scheme=scheme or None,
-        token=token or None,
-        proxy_url=configuration.proxy,
-    )
 
 
 async def _await_discovery(configuration: Configuration, kinds: tuple[str, ...], halt: asyncio.Event) -> bool:
@@ -376,15 +285,15 @@ async def _await_discovery(configuration: Configuration, kinds: tuple[str, ...],
 
 async def _served(configuration: Configuration) -> set[str]:
     """Return the plural names of our group and version that the API server serves."""
-    credentials = await _credentials(configuration)
-    connector = aiohttp.TCPConnector(ssl=credentials.as_ssl_context())
+    known = await credentials(configuration)
+    connector = aiohttp.TCPConnector(ssl=known.as_ssl_context())
     timeout = aiohttp.ClientTimeout(total=DISCOVERY_TIMEOUT_SECONDS)
-    url = f"{credentials.server.rstrip('/')}/apis/{GROUP}/{VERSION}"
+    url = f"{known.server.rstrip('/')}/apis/{GROUP}/{VERSION}"
     async with (
         aiohttp.ClientSession(
-            connector=connector, headers=credentials.as_http_headers(), timeout=timeout
+            connector=connector, headers=known.as_http_headers(), timeout=timeout
         ) as session,
-        session.get(url, proxy=credentials.proxy_url) as response,
+        session.get(url, proxy=known.proxy_url) as response,
     ):
         if response.status == 404:
             return set()

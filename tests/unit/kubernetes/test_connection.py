@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tenantry.adapters.kubernetes.client import Client, ConnectionFailed, configure
-from tenantry.runtime import watching
+from tenantry.runtime import connecting
 
 KUBECONFIG = """
 apiVersion: v1
@@ -69,7 +69,7 @@ async def test_a_ca_without_key_identifiers_is_taken_and_all_else_verified_whate
     configuration = await configure(kubeconfig, None)
     client = Client(configuration)
     ours = client._library.ssl_context
-    kopfs = (await watching._credentials(configuration)).as_ssl_context()
+    kopfs = (await connecting.credentials(configuration)).as_ssl_context()
     await client.close()
     for context in (ours, kopfs):
         assert not context.verify_flags & ssl.VERIFY_X509_STRICT

@@ -16,7 +16,7 @@ from tests.unit.kubernetes.fake_api import served
 from yarl import URL
 
 from tenantry import cli
-from tenantry.runtime import watching
+from tenantry.runtime import connecting, watching
 
 ANSWERS = (
     {"text": "<html>Please log in</html>", "content_type": "text/html"},
@@ -80,7 +80,7 @@ async def test_watches_that_end_at_once_are_begun_ever_more_seldom() -> None:
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    pace = watching._Pace(sleep)
+    pace = connecting.Pace(sleep)
     async with aiohttp.ClientSession() as session:
 
         async def begin(query: str) -> None:
@@ -102,8 +102,8 @@ async def test_kopf_does_not_spin_where_every_watch_ends_at_once() -> None:
         return web.Response(text="")
 
     async with served(answer) as client:
-        credentials = await watching._credentials(client.configuration)
-        session = watching._session(credentials, watching._Pace()).aiohttp_session
+        credentials = await connecting.credentials(client.configuration)
+        session = connecting.session(credentials, connecting.Pace()).aiohttp_session
         with suppress(TimeoutError):
             async with asyncio.timeout(1), session:
                 while True:
@@ -119,8 +119,8 @@ async def test_a_watch_that_is_held_back_while_its_login_ends_asks_for_the_next_
         await session.close()
 
     async with served(answer) as client:
-        credentials = await watching._credentials(client.configuration)
-        session = watching._session(credentials, watching._Pace(refused)).aiohttp_session
+        credentials = await connecting.credentials(client.configuration)
+        session = connecting.session(credentials, connecting.Pace(refused)).aiohttp_session
         url = f"{client.configuration.host}/tenants?watch=true"
         async with session.get(url):
             pass
@@ -142,8 +142,8 @@ async def test_half_an_answer_is_an_error_of_the_connection(
         return response
 
     async with served(answer) as client:
-        credentials = await watching._credentials(client.configuration)
-        async with watching._session(credentials, watching._Pace()).aiohttp_session as session:
+        credentials = await connecting.credentials(client.configuration)
+        async with connecting.session(credentials, connecting.Pace()).aiohttp_session as session:
             response = await session.get(f"{client.configuration.host}/tenants")
             with suppress(aiohttp.ClientConnectionError):
                 assert await getattr(response, read.__name__)() == ""

@@ -83,8 +83,8 @@ def _whole(found: re.Match[bytes]) -> bytes:
 class ReadableResponse(aiohttp.ClientResponse):
     """An answer for a client that reads JSON by Python's own decoder, which has less patience than orjson.
 
-    The client is Kopf, which ends by an error of aiohttp that it does not await: an answer that breaks off is told
-    as a connection that does.
+    The client is Kopf, which ends by aiohttp's error for an answer that breaks off: here it is one of the connection,
+    after which Kopf asks again.
     """
 
     async def json(self, **_: Any) -> Any:
