@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection, sql
 
-from tenantry.adapters.pgvector import changes, fence, hardening
+from tenantry.adapters.pgvector import changes, fence, hardening, holding, moving
 from tenantry.domain.moves import importing
 from tenantry.domain.places import PlaceState
 from tenantry.local.ports import free_ports
@@ -56,6 +56,15 @@ async def pair(servers: tuple[PostgresServer, PostgresServer]) -> AsyncIterator[
         # What a test leaves half done keeps workers of the servers busy, of which there are few.
         await found.mover(tenant).detach()
     await found.close()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a move wait for a target that is behind: on a busy machine it may be so at any time."""
+    monkeypatch.setattr(holding, "GATE_SECONDS", 60.0)
+    monkeypatch.setattr(holding, "MARKER_SECONDS", 60.0)
+    monkeypatch.setattr(moving, "MARKER_SECONDS", 60.0)
+    monkeypatch.setattr(moving, "COMPARE_SECONDS", 60.0)
 
 
 async def test_a_move_under_load_loses_nothing(pair: Pair) -> None:
@@ -129,6 +138,7 @@ async def test_an_index_is_built_on_the_target_when_all_rows_are_there(pair: Pai
         assert await _one(root, f"SELECT to_regclass('t_{there.id}.items_embedding')") is None
 
 
+@pytest.mark.usefixtures("patient")
 async def test_what_a_failed_try_took_from_the_list_is_compared_again(pair: Pair) -> None:
     tenant = await admitted(pair)
     for step in STEPS[:3]:
@@ -149,9 +159,10 @@ async def test_what_a_failed_try_took_from_the_list_is_compared_again(pair: Pair
     async with pair.engines[0].connection() as root:
         assert await changes.listed(root, site, compared.run) == {"seed-1", "seed-2", "renamed", "seed-3"}
     async with pair.engines[1].own_connection() as root:
-        # As if the replication had lost something of it.
+        # As if the replication had lost something of it, once it has brought it.
         await root.execute("SET session_replication_role = replica")
-        await root.execute(sql.SQL("UPDATE {} SET content = 'early' WHERE id = 'renamed'").format(site.table))
+        lose = sql.SQL("UPDATE {} SET content = 'early' WHERE id = 'renamed'").format(site.table)
+        await until(lambda: root.execute(lose), lambda cursor: cursor.rowcount == 1)
     with pytest.raises(Refused, match="1 of the rows that were written last differ, such as 'renamed'"):
         await pair.mover(tenant).block()
     await pair.mover(tenant).unblock()
@@ -165,6 +176,7 @@ async def test_what_a_failed_try_took_from_the_list_is_compared_again(pair: Pair
         assert await _one(root, f"{query} AND tgrelid = '{site.role}.items'::regclass") == 0
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_comparison_that_another_process_has_begun_anew_counts_no_more(pair: Pair) -> None:
     tenant = await admitted(pair)
     for step in STEPS[:3]:
@@ -184,6 +196,7 @@ async def test_a_comparison_that_another_process_has_begun_anew_counts_no_more(p
     await other.close()
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_row_that_is_written_all_the_time_keeps_no_move_waiting(pair: Pair) -> None:
     tenant = await admitted(pair)
     for step in STEPS[:2]:
@@ -204,11 +217,9 @@ async def test_a_row_that_is_written_all_the_time_keeps_no_move_waiting(pair: Pa
     writing = asyncio.create_task(write())
     try:
         for _ in range(5):
-            assert await pair.mover(tenant).verify() is None
-        mover = pair.mover(tenant)
-        await mover.block()
-        await mover.unblock()
-        await mover.close()
+            assert await until(lambda: pair.mover(tenant).verify()) is None
+        await take(pair, tenant, "block")
+        await until(lambda: pair.mover(tenant).unblock())
     finally:
         stopped.set()
         turn = await writing
@@ -267,6 +278,7 @@ async def test_only_one_place_takes_writes(pair: Pair) -> None:
     }
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_transaction_that_does_not_end_keeps_nobody_else_waiting(pair: Pair) -> None:
     tenant = await admitted(pair)
     for step in STEPS[:3]:
