@@ -37,8 +37,9 @@ def object_store(folder: Path) -> Iterator[Mapping[str, str]]:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
         process = psutil.Process(server.pid)
-        await_condition(lambda: _answers(port) or not is_running(process), _START_SECONDS)
-        assert _answers(port), (folder / "log").read_text()[-3000:]
+        come = await_condition(lambda: _answers(port) or not is_running(process), _START_SECONDS)
+        assert come, "it does not answer"
+        assert is_running(process), (folder / "log").read_text()[-3000:]
         (folder / "buckets" / BUCKET).mkdir()
         yield {
             "AWS_ACCESS_KEY_ID": key,

@@ -47,7 +47,7 @@ async def history(api: Api, kind: str, name: str) -> AsyncIterator[list[Object]]
         yield versions
         last = await api.get(kind, name)
         assert last is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (
                 not versions
                 or versions[-1]["metadata"]["resourceVersion"] != last["metadata"]["resourceVersion"]

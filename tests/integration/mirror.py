@@ -9,6 +9,7 @@ from typing import Any
 
 from tenantry.adapters.kubernetes.client import Client, Expired
 from tenantry.adapters.kubernetes.kinds import CHILD_KINDS, KINDS, Kind
+from tests.integration.conftest import PATIENCE_SECONDS
 
 Object = dict[str, Any]
 Key = tuple[str, str]
@@ -26,16 +27,16 @@ class Mirror:
         self._changed = asyncio.Condition()
         self.objects: dict[Key, Object] = {}
 
-    async def until(self, holds: Callable[[dict[Key, Object]], Any], what: str, timeout: float) -> Any:
+    async def until(self, holds: Callable[[dict[Key, Object]], Any], what: str) -> Any:
         """Wait until something holds of the objects; return what it returned."""
         async with self._changed:
             try:
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout(PATIENCE_SECONDS):
                     while not (found := holds(self.objects)):
                         await self._changed.wait()
                     return found
             except TimeoutError:
-                raise AssertionError(f"not within {timeout:g} s: {what}") from None
+                raise AssertionError(f"not within {PATIENCE_SECONDS:g} s: {what}") from None
 
     async def follow(self, kind: Kind, listed: asyncio.Event) -> None:
         """List and watch one kind until cancelled."""

@@ -75,7 +75,7 @@ class Tokens:
 
 async def _ask_on(client: Client) -> None:
     """Ask until an answer is an error."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             await client.send("GET", PLANS)
             await asyncio.sleep(0.1)
@@ -168,7 +168,7 @@ async def test_the_operator_goes_on_when_its_token_file_is_written_anew(
             assert "Unauthorized" not in operator.log.read_text()
             # Late: it cannot even keep its Lease, and takes it again.
             await tokens.end(second)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while "Lost the Lease" not in operator.log.read_text():  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
             tokens.hand_out(third)

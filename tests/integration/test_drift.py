@@ -1,4 +1,4 @@
-"""Whatever somebody does to a child by hand is put back within two seconds, exactly, and only once."""
+"""Whatever somebody does to a child by hand is put back, exactly, and only once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +14,9 @@ import pytest
 
 from tenantry.adapters.kubernetes.kinds import KINDS
 from tenantry.reconcile.ports import Conflict, Refused
-from tests.integration.conftest import MEMBERS, Api, Object, OperatorProcess, is_ready, tenant
+from tests.integration.conftest import MEMBERS, Api, Object, OperatorProcess, gone, is_ready, tenant
 from tests.integration.mirror import Mirror, mirror
 from tests.integration.mutations import Mutation, Schema, content, mutations, place
-
-LIMIT_SECONDS = 10.0
-"""Far more than it takes: how fast it is `make bench` measures, and a machine that tests may be busy."""
 
 CONFIGURATION = ("ConfigMap", "ControllerRevision")
 DOCUMENTS = {
@@ -117,7 +115,7 @@ class Vandal:
             return newer and content(found) == wanted
 
         try:
-            await self._children.until(back, what, 10)
+            await self._children.until(back, what)
         except AssertionError:
             self.repairs.late.append(f"{what}: it is {content(self._children.objects.get(key))}")
             return
@@ -200,7 +198,6 @@ async def test_every_possible_change_of_every_child_is_put_back(
     record_property("slowest_repair_seconds", round(slowest, 3))
     print(f"{len(repairs.seconds)} changes put back, the slowest in {slowest:.3f} s ({what})")
     assert not repairs.late
-    assert slowest < LIMIT_SECONDS, what
     # Every field was changed in some way that the API server takes; what it never takes is a revision's data.
     done = {place(what) for what in repairs.seconds}
     untouched = {place(what) for what in (*repairs.refused, *repairs.without_effect)} - done
@@ -224,7 +221,6 @@ async def test_deleted_children_come_back(api: Api, victim: str) -> None:
             version = await _delete_held(api, kind, stored)
             await vandal.await_repair(kind, stored, version, f"{held} deleted and held", time.monotonic())
     assert not vandal.repairs.late
-    assert vandal.repairs.slowest()[0] < LIMIT_SECONDS
 
 
 async def _delete_held(api: Api, kind: str, stored: Object) -> str:
@@ -232,8 +228,10 @@ async def _delete_held(api: Api, kind: str, stored: Object) -> str:
     name, namespace = stored["metadata"]["name"], stored["metadata"]["namespace"]
     path = KINDS[kind].path(name, namespace)
     for _ in range(50):
-        await api.patch(kind, name, {"metadata": {"finalizers": ["drift.example/hold"]}}, namespace)
-        left = await api.client.send("DELETE", path)
+        left: Object = {}
+        with suppress(LookupError):  # a revision that was held is made anew: gone for a moment
+            await api.patch(kind, name, {"metadata": {"finalizers": ["drift.example/hold"]}}, namespace)
+            left = await api.client.send("DELETE", path)
         if left.get("metadata", {}).get("deletionTimestamp"):
             return str(left["metadata"]["resourceVersion"])
         # The operator was faster with the finalizer than we with the deletion.
@@ -246,7 +244,6 @@ async def test_all_children_deleted_at_once_come_back(api: Api, victim: str) -> 
         before = ours(children)
         configuration = children.objects["ConfigMap", "tenant-config"]["data"]
         uids = {item["metadata"]["uid"] for _, item in before}
-        begin = time.monotonic()
         await asyncio.gather(*(api.delete(kind, item["metadata"]["name"], victim) for kind, item in before))
         wanted = {
             (kind, item["metadata"]["name"]): content(item)
@@ -262,8 +259,7 @@ async def test_all_children_deleted_at_once_come_back(api: Api, victim: str) -> 
                 and all(content(objects.get(key)) == item for key, item in wanted.items())
             )
 
-        await children.until(back, "all children are back", 10)
-        assert time.monotonic() - begin < LIMIT_SECONDS
+        await children.until(back, "all children are back")
         now = children.objects["ConfigMap", "tenant-config"]["data"]
         assert _meaning(now) == _meaning(configuration)
 
@@ -295,7 +291,6 @@ async def test_a_binding_made_anew_by_somebody_else_is_replaced(api: Api, victim
             "RoleBinding", stored, version, "cluster-admin by viewers", time.monotonic()
         )
     assert not vandal.repairs.late
-    assert vandal.repairs.slowest()[0] < LIMIT_SECONDS
 
 
 async def test_a_held_configuration_that_cannot_be_changed_is_made_anew(api: Api, victim: str) -> None:
@@ -311,7 +306,6 @@ async def test_a_held_configuration_that_cannot_be_changed_is_made_anew(api: Api
         version = changed["metadata"]["resourceVersion"]
         await vandal.await_repair("ConfigMap", stored, version, "immutable and held", time.monotonic())
     assert not vandal.repairs.late
-    assert vandal.repairs.slowest()[0] < LIMIT_SECONDS
 
 
 async def test_surplus_children_are_removed_and_what_is_not_ours_stays(api: Api, victim: str) -> None:
@@ -329,19 +323,15 @@ async def test_surplus_children_are_removed_and_what_is_not_ours_stays(api: Api,
     note = await api.create(
         "ConfigMap", {"metadata": {"name": "note", "namespace": victim}, "data": {"a": "b"}}
     )
-    async with mirror(api.client, victim) as children:
-        begin = time.monotonic()
-        for kind, content_ in (
-            ("NetworkPolicy", {"spec": allow_all}),
-            ("ResourceQuota", {"spec": {"hard": {"pods": "0"}}}),
-            ("ConfigMap", {"data": {}}),
-        ):
-            metadata = {"name": "surplus", "namespace": victim, "labels": ours_by_label}
-            await api.create(kind, {"metadata": metadata, **content_})
-        await children.until(
-            lambda objects: not [name for _, name in objects if name == "surplus"], "surplus is removed", 10
-        )
-        assert time.monotonic() - begin < LIMIT_SECONDS
+    for kind, content_ in (
+        ("NetworkPolicy", {"spec": allow_all}),
+        ("ResourceQuota", {"spec": {"hard": {"pods": "0"}}}),
+        ("ConfigMap", {"data": {}}),
+    ):
+        metadata = {"name": "surplus", "namespace": victim, "labels": ours_by_label}
+        await api.create(kind, {"metadata": metadata, **content_})
+    for kind in ("NetworkPolicy", "ResourceQuota", "ConfigMap"):
+        await api.until(kind, "surplus", gone, victim)
     assert (await api.get("ControllerRevision", theirs["metadata"]["name"], victim)) == kept
     assert (await api.get("ConfigMap", "note", victim)) == note
 
@@ -367,7 +357,7 @@ async def test_a_forged_revision_does_not_change_what_the_application_reads(api:
 
         # Revision 1 is put back by whoever saw the true one go. Where a watch told only of the forgery, nobody can
         # tell any more what it was: the same configuration gets a number of its own.
-        await children.until(settled, "a true revision", 10)
+        await children.until(settled, "a true revision")
     assert all(item == _meaning(before) for item in read)
 
 
@@ -421,7 +411,6 @@ async def test_a_changed_namespace_is_put_back(
         slowest = max(slowest, time.monotonic() - begin)
     record_property("slowest_namespace_repair_seconds", round(slowest, 3))
     print(f"a namespace was put back in at most {slowest:.3f} s")
-    assert slowest < LIMIT_SECONDS
     assert is_ready(await api.get("Tenant", name))
     await quiet(operator)
 
@@ -451,8 +440,6 @@ async def test_a_deleted_namespace_comes_back_with_everything(api: Api, name: st
         configuration = children.objects["ConfigMap", "tenant-config"]["data"]
         await api.delete("Namespace", victim)
         await api.until("Namespace", victim, lambda found: found and found["metadata"]["uid"] != uid)
-        begin = time.monotonic()
-        await children.until(lambda _: described(ours(children)) == before, "all children are back", 10)
+        await children.until(lambda _: described(ours(children)) == before, "all children are back")
         await api.until("Tenant", name, is_ready)
-        assert time.monotonic() - begin < LIMIT_SECONDS
         assert _meaning(children.objects["ConfigMap", "tenant-config"]["data"]) == _meaning(configuration)

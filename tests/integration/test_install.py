@@ -203,7 +203,7 @@ def settled(cluster: Cluster) -> dict[str, Any]:
         each["metadata"].pop("managedFields", None)
         if each.pop("status", None) is not None:
             del each["metadata"]["resourceVersion"]
-            each["metadata"].get("annotations", {}).pop("deployment.kubernetes.io/revision", None)
+            each["metadata"].setdefault("annotations", {}).pop("deployment.kubernetes.io/revision", None)
     return {f"{each['kind']}/{each['metadata']['name']}": each for each in items}
 
 
@@ -223,7 +223,7 @@ async def test_the_operator_of_the_base_works(based: Cluster, based_api: Api, tm
         for sample in ("plans.yaml", "acme.yaml"):
             path = REPOSITORY / "manifests/samples" / sample
             based.kubectl("apply", "--server-side", "-f", str(path))
-        await based_api.until("Tenant", "acme", is_ready, timeout=30)
+        await based_api.until("Tenant", "acme", is_ready)
 
 
 def bare(manifest: Object) -> Object:

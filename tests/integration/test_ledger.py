@@ -426,7 +426,7 @@ async def test_a_primary_that_becomes_read_only_is_left_and_found_again(
             "ALTER SYSTEM RESET default_transaction_read_only",
             "SELECT pg_reload_conf()",
         )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await log.record([entry(1)])

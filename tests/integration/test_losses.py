@@ -28,7 +28,6 @@ async def test_an_older_revision_that_is_deleted_by_hand_comes_back_and_can_be_r
         "tenant-config-1",
         lambda item: item is not None and item["metadata"]["uid"] != first["metadata"]["uid"],
         namespace,
-        timeout=2,
     )
     assert back["data"] == first["data"]
 
@@ -45,8 +44,8 @@ async def _event(api: Api, uid: str, reason: str) -> dict[str, Any]:
     """Await an Event about an object."""
     query = {"watch": "true", "fieldSelector": f"involvedObject.uid={uid},reason={reason}"}
     async with (
-        asyncio.timeout(10),
-        api.client.stream("/api/v1/namespaces/default/events", query, 10) as events,
+        asyncio.timeout(60),
+        api.client.stream("/api/v1/namespaces/default/events", query, 60) as events,
     ):
         async for event in events:
             found: dict[str, Any] = event["object"]

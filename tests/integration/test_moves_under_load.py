@@ -75,7 +75,7 @@ async def moved(api: Api, application: Application, name: str, target: str) -> N
     """Have a tenant moved, and nothing left of the move."""
     move: Object = {"kind": "TenantMove", "metadata": {"name": name}}
     await api.apply({**move, "spec": {"tenant": name, "targetShard": target}})
-    await api.until("TenantMove", name, in_phase("Cleaning"), timeout=120)
+    await api.until("TenantMove", name, in_phase("Cleaning"), timeout=400)
     await application.goes_on(target)
     await api.delete("TenantMove", name)
     await api.until("TenantMove", name, gone, timeout=60)

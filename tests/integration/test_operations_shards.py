@@ -141,7 +141,7 @@ async def test_a_secret_that_is_lost_and_a_server_that_moved(site: Site) -> None
     """Applications go on meanwhile; nothing is lost."""
     await site.settle("acme")
     await site.api.delete("Secret", "shard-a", "tenantry-system")
-    await site.api.until("VectorShard", "shard-a", is_stalled("SecretNotFound"), timeout=40)
+    await site.api.until("VectorShard", "shard-a", is_stalled("SecretNotFound"))
     await site.api.until("Tenant", "acme", lambda found: not is_ready(found))
     await site.insert("acme", "meanwhile")
     server = site.servers["shard-a"]

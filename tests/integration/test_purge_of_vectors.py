@@ -26,6 +26,8 @@ from tests.integration.conftest import (
     tenant,
 )
 
+pytestmark = pytest.mark.tool("versitygw")
+
 OWN = "tenantry-system"
 SHARD = "purged-shard"
 NAME = "purged"
@@ -114,3 +116,4 @@ async def test_what_is_purged_is_in_the_store_and_comes_back(
             cursor = await connection.execute("SELECT tenant FROM tenantry.owners")
             assert await cursor.fetchall() == []
         await api.until("VectorShard", SHARD, lambda found: found["status"]["tenants"] == 0, timeout=60)
+        assert await asyncio.to_thread(operator.stop) == 0

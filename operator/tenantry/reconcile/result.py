@@ -22,11 +22,12 @@ class Result:
 
     `after`: look again in so many seconds (a deadline is near, or something outside is awaited), None: only
     when something changes. `failed`: not converged; the queue retries with per-key back-off, and `after`, if
-    given, is the least delay. `low`: that look yields to those that events brought.
+    given, is the least delay, `at_most` the longest. `low`: that look yields to those that events brought.
     """
 
     after: float | None = None
     failed: bool = False
+    at_most: float | None = None
     low: bool = False
     outcome: str = "ok"  # ok | deferred | waiting | stalled | conflict | retry: the label of the metric
 

@@ -242,7 +242,8 @@ class WorkQueue:
         after = result.after
         if result.failed:
             entry.failures += 1
-            after = max(after or 0.0, self._backoff.delay(entry.failures, self._chance()))
+            delay = self._backoff.delay(entry.failures, self._chance())
+            after = max(after or 0.0, delay if result.at_most is None else min(delay, result.at_most))
         else:
             entry.failures = 0
         if after is not None and (entry.wake is None or now + after < entry.wake):

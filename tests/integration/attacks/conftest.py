@@ -173,7 +173,7 @@ async def _in_force(editor: Actor) -> None:
     """Wait until the policies refuse: the API server takes them up a second after they are stored."""
     held = {"finalizers": ["attack.example/probe"]}
     probe = post("configmaps", NAMESPACE, "probe", {"data": {}}, **held).rehearsed()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await editor.send(probe)).ok:  # noqa: ASYNC110 - the API server tells nobody when it is ready
             await asyncio.sleep(0.1)
 

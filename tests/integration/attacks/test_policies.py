@@ -33,7 +33,7 @@ async def test_the_api_server_finds_no_fault_with_the_expressions(scene: Scene, 
     found = await policies(api)
     assert len(found) == 10
     for policy in found:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while policy.get("status", {}).get("observedGeneration") != policy["metadata"]["generation"]:
                 await asyncio.sleep(0.1)
                 policy = await api.client.send("GET", f"{POLICIES}/{policy['metadata']['name']}")

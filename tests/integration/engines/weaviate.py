@@ -93,10 +93,11 @@ class WeaviateServer:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         process = psutil.Process(self._process.pid)
-        processes.await_condition(
+        come = processes.await_condition(
             lambda: self._is_ready() or not processes.is_running(process), _START_SECONDS
         )
-        assert self._is_ready(), self.log.read_text()[-3000:]
+        assert come, "it does not answer"
+        assert processes.is_running(process), self.log.read_text()[-3000:]
 
     @property
     def log(self) -> Path:

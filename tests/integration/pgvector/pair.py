@@ -110,9 +110,11 @@ class Load:
         await asyncio.gather(*self._tasks)
 
     async def _dsn(self, at: int) -> str:
-        engine = self._pair.engines[at]
-        record = await until(lambda: engine.find(self._tenant), lambda found: found is not None)
-        return engine.access(record)["dsn"]
+        # Asked for each time: while it waits, a test may have begun to use other engines.
+        record = await until(
+            lambda: self._pair.engines[at].find(self._tenant), lambda found: found is not None
+        )
+        return self._pair.engines[at].access(record)["dsn"]
 
     async def _connect(self) -> AsyncConnection[Any]:
         return await AsyncConnection.connect(await self._dsn(self.at), autocommit=True)

@@ -346,6 +346,8 @@ from tenantry.domain.vectors import Shape
 from tenantry.reconcile.exports import Source
 from datetime import datetime, UTC
 
+pytestmark = pytest.mark.tool("versitygw")
+
 def most():
     "The most memory that this program has had at once, in KiB; ru_maxrss would begin with that of its parent."
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])

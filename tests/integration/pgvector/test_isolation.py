@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 from tenantry.adapters.pgvector.store import Place
 from tenantry.local.postgres import PostgresServer
 from tests.integration.pgvector.attacks import ATTACKS, Attack, Ends
-from tests.integration.pgvector.conftest import OWN_ROWS, ROWS, SECRET, Connection, dsn
+from tests.integration.pgvector.conftest import OWN_ROWS, ROWS, SECRET, Connection, admit, dsn
 
 pytestmark = pytest.mark.usefixtures("umbrella")
 
@@ -121,11 +121,12 @@ async def test_nobody_logs_in_as_the_group_or_the_owner(server: PostgresServer, 
             await AsyncConnection.connect(server.dsn().replace("postgres:", f"{role}:", 1))
 
 
-async def test_no_tenant_takes_all_sessions(server: PostgresServer, acme: Place) -> None:
-    open_ = [await AsyncConnection.connect(dsn(server, acme)) for _ in range(20)]
+async def test_no_tenant_takes_all_sessions(server: PostgresServer, admin: Connection) -> None:
+    greedy = await admit(admin, "greedy")  # of whom no session of another test is left
+    open_ = [await AsyncConnection.connect(dsn(server, greedy)) for _ in range(20)]
     try:
         with pytest.raises(psycopg.OperationalError, match="too many connections"):
-            await AsyncConnection.connect(dsn(server, acme))
+            await AsyncConnection.connect(dsn(server, greedy))
     finally:
         for connection in open_:
             await connection.close()

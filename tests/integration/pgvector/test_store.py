@@ -69,9 +69,7 @@ async def test_credentials_take_turns_and_no_session_of_the_new_one_ends(
         await old.execute("SELECT 1")
     assert await (await new.execute("SELECT id, tenant_id FROM items")).fetchall() == [("1", "turns")]
     await store.set_password(admin, place, "a", "another")
-    async with await AsyncConnection.connect(
-        dsn(server, place, "a", connect_timeout=5).replace("secret", "another")
-    ):
+    async with await AsyncConnection.connect(dsn(server, place, "a").replace("secret", "another")):
         pass
     await old.close()
     await new.close()

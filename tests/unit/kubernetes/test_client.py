@@ -75,7 +75,7 @@ async def test_a_request_has_its_own_limit_of_time(
         raise AssertionError
 
     monkeypatch.setattr(clients, limit, 0.05)
-    async with served(hang) as client, asyncio.timeout(5):
+    async with served(hang) as client, asyncio.timeout(60):
         with pytest.raises(Unavailable, match=f"did not answer {method}"):
             await client.send(method, "/x")
     assert clients.WRITE_TIMEOUT_SECONDS <= 10
@@ -105,7 +105,7 @@ class Handing:
 
 async def test_a_write_that_waits_for_a_connection_is_not_sent_after_the_lease_was_lost() -> None:
     server = Handing()
-    async with served(server) as client, asyncio.timeout(10):
+    async with served(server) as client, asyncio.timeout(60):
         configuration = copy.copy(client.configuration)
         configuration.connection_pool_maxsize = 1
         crowded = clients.Client(configuration)
@@ -125,7 +125,7 @@ async def test_a_write_that_waits_for_a_connection_is_not_sent_after_the_lease_w
 async def test_what_aiohttp_repeats_by_itself_is_not_sent_after_the_lease_was_lost(method: str) -> None:
     server = Handing()
     server.breaks = True
-    async with served(server) as client, asyncio.timeout(10):
+    async with served(server) as client, asyncio.timeout(60):
         with pytest.raises(Unavailable, match="does not hold the Lease"):
             await client.send(method, "/x", body={}, allowed=server.holds_lease)
     assert server.requests == [f"{method} x"]

@@ -54,7 +54,7 @@ def writer(client: Client, leads: bool = True) -> ApiObjects:
 
 async def test_nobody_waits_for_an_event_but_the_end() -> None:
     server = Events()
-    async with served(server) as client, asyncio.timeout(5):
+    async with served(server) as client, asyncio.timeout(60):
         objects = writer(client)
         for reason in "abc":
             await objects.emit(ABOUT, reason, "message")
@@ -68,7 +68,7 @@ async def test_nobody_waits_for_an_event_but_the_end() -> None:
 async def test_an_event_is_sent_once_and_a_refusal_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
     server = Events(refused=1)
     server.open.set()
-    async with served(server) as client, asyncio.timeout(5):
+    async with served(server) as client, asyncio.timeout(60):
         objects = writer(client)
         await objects.emit(ABOUT, "a", "message")
         await objects.drain(5)
@@ -81,7 +81,7 @@ async def test_events_do_not_pile_up_nor_keep_a_process_from_stopping(
 ) -> None:
     monkeypatch.setattr(sending, "MOST_WAITING", 2)
     server = Events()
-    async with served(server) as client, asyncio.timeout(5):
+    async with served(server) as client, asyncio.timeout(60):
         objects = writer(client)
         for reason in "abc":
             await objects.emit(ABOUT, reason, "message")
@@ -106,7 +106,7 @@ async def test_a_process_without_the_lease_sends_no_events() -> None:
 async def test_an_event_that_comes_again_is_counted() -> None:
     server = Events()
     server.open.set()
-    async with served(server) as client, asyncio.timeout(5):
+    async with served(server) as client, asyncio.timeout(60):
         objects = writer(client)
         for _ in range(3):
             await objects.emit(ABOUT, "Repaired", "put back")
@@ -119,7 +119,7 @@ async def test_an_event_that_comes_again_is_counted() -> None:
 
 async def test_events_that_come_while_one_is_on_its_way_are_told_with_the_next() -> None:
     server = Events()
-    async with served(server) as client, asyncio.timeout(5):
+    async with served(server) as client, asyncio.timeout(60):
         objects = writer(client)
         for _ in range(300):
             await objects.emit(ABOUT, "Repaired", "put back")
@@ -131,7 +131,7 @@ async def test_events_that_come_while_one_is_on_its_way_are_told_with_the_next()
 async def test_an_event_that_was_refused_is_told_with_the_next() -> None:
     server = Events(refused=1)
     server.open.set()
-    async with served(server) as client, asyncio.timeout(5):
+    async with served(server) as client, asyncio.timeout(60):
         objects = writer(client)
         for _ in range(2):
             await objects.emit(ABOUT, "Repaired", "put back")
@@ -142,7 +142,7 @@ async def test_an_event_that_was_refused_is_told_with_the_next() -> None:
 async def test_an_event_that_the_api_server_has_forgotten_is_sent_anew() -> None:
     server = Events()
     server.open.set()
-    async with served(server) as client, asyncio.timeout(5):
+    async with served(server) as client, asyncio.timeout(60):
         objects = writer(client)
         await objects.emit(ABOUT, "Repaired", "put back")
         await objects.drain(5)
@@ -155,7 +155,7 @@ async def test_an_event_that_the_api_server_has_forgotten_is_sent_anew() -> None
 async def test_what_comes_after_a_pause_is_another_event(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Events()
     server.open.set()
-    async with served(server) as client, asyncio.timeout(5):
+    async with served(server) as client, asyncio.timeout(60):
         objects = writer(client)
         await objects.emit(ABOUT, "Repaired", "put back")
         await objects.drain(5)
@@ -168,7 +168,7 @@ async def test_what_comes_after_a_pause_is_another_event(monkeypatch: pytest.Mon
 async def test_many_events_that_are_alike_become_one() -> None:
     server = Events()
     server.open.set()
-    async with served(server) as client, asyncio.timeout(5):
+    async with served(server) as client, asyncio.timeout(60):
         objects = writer(client)
         for number in range(1, 16):
             await objects.emit(ABOUT, "ConfigChanged", f"revision {number}")
@@ -184,7 +184,7 @@ async def test_of_many_objects_only_the_latest_events_are_remembered(monkeypatch
     monkeypatch.setattr(sending, "REMEMBERED", 2)
     server = Events()
     server.open.set()
-    async with served(server) as client, asyncio.timeout(5):
+    async with served(server) as client, asyncio.timeout(60):
         objects = writer(client)
         for reason in "abca":
             await objects.emit(ABOUT, reason, "message")

@@ -142,7 +142,10 @@ async def test_a_lasting_conflict_is_told_after_five_seconds() -> None:
     assert (await world.reconcile(ACME)).failed
     assert world.status() == before
     world.clock.turn(seconds=1)
-    assert await world.reconcile(ACME) == Result(failed=True, outcome="retry")
+    again = await world.reconcile(ACME)
+    assert again == Result(failed=True, at_most=5.0, outcome="retry"), (
+        "it is over when whoever writes has stopped"
+    )
     assert world.condition("Ready") == ("False", "Conflict")
     assert world.condition("Reconciling") == ("True", "Conflict")
 

@@ -38,7 +38,7 @@ async def test_a_tenant_that_left_before_kopf_listed_is_forgotten(failures: int)
     seen = Seen("free", lambda *_: None if seen.tenants() else gone.set())
     seen.saw(manifest("Tenant", "acme", "a", 40))
     server, ready = Server(failures), asyncio.Event()
-    async with served(server) as client, asyncio.timeout(10):
+    async with served(server) as client, asyncio.timeout(60):
         task = asyncio.create_task(Gaps(client, seen, 0.01).run(ready))
         ready.set()
         await gone.wait()
@@ -50,7 +50,7 @@ async def test_a_tenant_that_left_before_kopf_listed_is_forgotten(failures: int)
 async def test_a_list_of_many_objects_is_followed_by_one() -> None:
     seen = Seen("free", lambda *_: None)
     server, ready = Server(), asyncio.Event()
-    async with served(server) as client, asyncio.timeout(10):
+    async with served(server) as client, asyncio.timeout(60):
         gaps = Gaps(client, seen, 0.1)
         task = asyncio.create_task(gaps.run(ready))
         for _ in range(100):

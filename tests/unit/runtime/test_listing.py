@@ -41,7 +41,7 @@ class Server:
 
 @asynccontextmanager
 async def listing(server: Server, grace: float) -> AsyncIterator[Listing]:
-    async with served(server) as client, asyncio.timeout(10):
+    async with served(server) as client, asyncio.timeout(60):
         seen = Seen("free", lambda *_: None)
         reflectors = [Reflector(client, kind, seen) for kind in CHILD_KINDS]
         tasks = [asyncio.create_task(reflector.run()) for reflector in reflectors]

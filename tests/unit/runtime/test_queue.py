@@ -188,7 +188,7 @@ async def test_the_timer_wakes_delayed_keys_by_itself() -> None:
     queue = WorkQueue()
     queue.add(A, after=3600)
     queue.add(B, after=0.01)
-    async with working(queue, reconcile), asyncio.timeout(5):
+    async with working(queue, reconcile), asyncio.timeout(60):
         await done.wait()
 
 
@@ -201,7 +201,7 @@ async def test_a_timer_that_comes_early_is_set_again() -> None:
 
     queue = WorkQueue(clock=lambda: time.monotonic() / 2)
     queue.add(A, after=0.02)
-    async with working(queue, reconcile), asyncio.timeout(5):
+    async with working(queue, reconcile), asyncio.timeout(60):
         await done.wait()
 
 
@@ -251,6 +251,23 @@ def test_backoff_doubles_to_its_ceiling_and_spreads_downwards() -> None:
         [0.2, 0.4, 0.8, 51.2, 60, 60]
     )
     assert backoff.delay(10, 0.999) == pytest.approx(30, rel=0.01)
+
+
+async def test_a_failure_may_say_how_long_it_waits_at_most() -> None:
+    bench = Bench()
+    bench.queue.add(A)
+    async with working(bench.queue, bench.reconcile):
+        for _ in range(20):
+            bench.queue.add(A)
+            await bench.finish(A, Result(failed=True, at_most=5.0))
+        await bench.finish(A, Result(failed=True, at_most=5.0))
+        before = len(bench.starts)
+        bench.advance(4.9)
+        await settle()
+        assert len(bench.starts) == before
+        bench.advance(0.2)
+        await settle()
+        assert len(bench.starts) == before + 1
 
 
 async def test_an_exception_is_one_clean_line_and_a_retry(caplog: pytest.LogCaptureFixture) -> None:
@@ -308,7 +325,7 @@ async def test_a_reconcile_over_its_time_limit_is_cancelled_and_retried() -> Non
 
     queue = WorkQueue(time_limit=0.02, observe=lambda _, outcome, __: outcomes.append(outcome))
     queue.add(A)
-    async with working(queue, reconcile, workers=1), asyncio.timeout(5):
+    async with working(queue, reconcile, workers=1), asyncio.timeout(60):
         await cancelled.wait()
         await queue.idle()
     assert outcomes == ["timeout"]
@@ -373,7 +390,7 @@ async def test_low_keys_yield_to_fresh_ones_but_are_not_starved() -> None:
         queue.add(Key("Low", str(number)), low=True)
     for number in range(100):
         queue.add(Key("Fresh", str(number)))
-    async with working(queue, reconcile, workers=1), asyncio.timeout(5):
+    async with working(queue, reconcile, workers=1), asyncio.timeout(60):
         await queue.idle()
     first_low = [index for index, key in enumerate(starts) if key.kind == "Low"]
     assert first_low == [LOW_SHARE - 1, 2 * LOW_SHARE - 1, 3 * LOW_SHARE - 1, 4 * LOW_SHARE - 1]
@@ -390,7 +407,7 @@ async def test_a_look_that_a_result_asks_for_may_be_low() -> None:
     others = [Key("Fresh", str(number)) for number in range(LOW_SHARE - 2)]
     for key in (A, *others):
         queue.add(key)
-    async with working(queue, reconcile, workers=1), asyncio.timeout(5):
+    async with working(queue, reconcile, workers=1), asyncio.timeout(60):
         await queue.idle()
     assert starts == [A, *others, A]
 
@@ -456,7 +473,13 @@ STEPS = st.lists(
             st.just("finish"),
             KEYS,
             st.sampled_from(
-                [Result.done(), Result(after=2.0), Result(failed=True), Result(failed=True, after=4.0)]
+                [
+                    Result.done(),
+                    Result(after=2.0),
+                    Result(failed=True),
+                    Result(failed=True, after=4.0),
+                    Result(failed=True, at_most=0.5),
+                ]
             ),
         ),
         st.tuples(st.just("run")),
@@ -493,6 +516,8 @@ class Model(Bench):
             case ("finish", Key() as key, Result() as result) if key in self.open:
                 self.failures[key] = self.failures[key] + 1 if result.failed else 0
                 backoff = Backoff().delay(self.failures[key], 0.0) if result.failed else 0.0
+                if result.at_most is not None:
+                    backoff = min(backoff, result.at_most)
                 if result.failed or result.after is not None:
                     self.asked(key, max(backoff, result.after or 0.0))
                 await self.finish(key, result)

@@ -69,7 +69,7 @@ async def test_kopf_is_not_asked_to_start_before_the_kinds_are_told_sensibly(
     async def answer(_: web.Request) -> web.StreamResponse:
         return web.Response(**left.pop(0))
 
-    async with served(answer) as client, asyncio.timeout(10):
+    async with served(answer) as client, asyncio.timeout(60):
         assert await watching._await_discovery(client.configuration, ("tenants",), asyncio.Event())
     assert left == []
 
@@ -167,7 +167,7 @@ async def test_kopf_ends_though_a_watch_that_begins_forgets_that_it_was_cancelle
         await waits.wait()
         return web.Response(text="no JSON\n")
 
-    async with served(answer) as client, asyncio.timeout(20):
+    async with served(answer) as client, asyncio.timeout(60):
         task = watching.watch_kinds(
             client.configuration, lambda *_: None, stop=asyncio.Event(), kinds=("plans", "tenants")
         )
