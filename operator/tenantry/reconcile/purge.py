@@ -101,8 +101,7 @@ async def keep_vectors(archive: TenantArchive, cx: Context) -> None:
     for item in held(former, cx):
         if item.counts and not item.record.is_as(archived(item.record.place)):
             await _closed(item, cx)
-            # A later Tenant may have taken it over at the same moment: then it does so again.
-            cx.wake(Key("Tenant", former.tenant))
+            cx.wake(Key("Tenant", former.tenant))  # a later one may wait for it
 
 
 async def purge_vectors(archive: TenantArchive, raw: Manifest, cx: Context) -> Manifest:
@@ -137,14 +136,27 @@ def wait_for_moves(tenant: str, cx: Context) -> None:
 
 
 async def _closed(item: Held, cx: Context) -> Held:
-    """Close a place, so that what is exported is all that there is."""
-    wanted = archived(item.record.place)
-    if item.record.is_as(wanted):
+    """Close a place, so that what is exported is all that there is. Raises Retry where it is another's by now.
+
+    A later Tenant may take it over at this very moment: what it has written is not written over.
+    """
+    before = item.record.place
+    if item.record.is_as(archived(before)):
         return item
     engine = usable(item.shard, cx.fleet[item.shard])
     with shard_errors(item.shard):
-        record = await engine.ensure(wanted)
-    cx.fleet.put(item.shard, record)
+        record = await engine.find(before.tenant)
+        ours = record is not None and record.place.uid == before.uid
+        if record is not None and ours:
+            record = await engine.ensure(archived(record.place), record.place)
+    if record is None:
+        cx.fleet.drop(item.shard, before.tenant)
+    else:
+        cx.fleet.put(item.shard, record)
+    if record is None or not ours:
+        raise Retry(
+            Reason.SHARD_UNKNOWN, f"the place on {item.shard} was changed meanwhile", 1.0, failed=False
+        )
     return Held(item.shard, record)
 
 

@@ -364,6 +364,36 @@ async def test_a_place_that_is_closed_in_the_very_moment_of_its_pause_lets_no_wr
         assert await _one(root, query) == "O"  # it is up, and holds writes back
 
 
+async def test_a_fence_that_could_not_be_taken_down_is_taken_down_by_the_next_look(pair: Pair) -> None:
+    tenant = await admitted(pair)
+    for step in STEPS[:4]:
+        await take(pair, tenant, step)
+    held = await pair.engines[0].find(tenant)
+    assert held is not None
+    goes_on = replace(held.place, state=PlaceState.OWNER)
+    async with pair.engines[0].own_connection() as writes:
+        async with writes.transaction():
+            table = pair.engines[0].site(held).table
+            await writes.execute(sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE").format(table))
+            with pytest.raises(Unavailable):
+                await pair.engines[0].ensure(goes_on)
+        assert (await pair.engines[0].find(tenant)) == replace(held, place=goes_on)
+        assert await writable(pair, tenant) == []
+    await until(lambda: pair.engines[0].ensure(goes_on))
+    assert await writable(pair, tenant) == [0]
+
+
+async def test_who_comes_late_to_take_a_fence_down_leaves_one_that_holds_writes_back(pair: Pair) -> None:
+    tenant = await admitted(pair)
+    for step in STEPS[:4]:
+        await take(pair, tenant, step)
+    held = await pair.engines[0].find(tenant)
+    assert held is not None
+    async with pair.engines[0].own_connection() as root:
+        await fence.down(root, pair.engines[0].site(held))
+    assert await writable(pair, tenant) == []
+
+
 async def _one(connection: AsyncConnection[Any], query: str) -> Any:
     cursor = await connection.execute(query)
     return (await cursor.fetchone() or (None,))[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -74,6 +75,20 @@ async def test_a_new_customer_of_the_name_leaves_no_door_open_to_the_old_one() -
     assert world.servers.store.rows() == set(ROWS)
     assert world.condition("ShardReady") == ("True", "Ready")
     assert server.rows["acme"] == {}
+
+
+async def test_who_comes_back_at_the_very_moment_is_not_shut_out() -> None:
+    world = await placed()
+    server = world.server("shard-a")
+    world.api.delete("Tenant", "acme")
+    world.deliver()
+    await world.reconcile(Key("Tenant", "acme"))  # nobody has time for the archive
+    taken = replace(server.records["acme"], place=replace(server.records["acme"].place, uid="the-next-one"))
+    server.records["acme"] = taken  # by a Tenant of whom the archive has not heard
+    archived_as = Key("TenantArchive", archive_name(world))
+    world.deliver()
+    await world.reconcile(archived_as)
+    assert server.records["acme"] == taken
 
 
 async def test_who_comes_back_finds_what_was_kept() -> None:

@@ -112,6 +112,8 @@ class PgvectorEngine:
             sound = await inspection.is_sound(connection, site)
             due = {slot: word for slot, word in passwords.items() if word and not _has(logins[slot], word)}
             if record is not None and record.place == place and sound and not stale and not due:
+                # A try before this one may have come so far and no further.
+                await _let_pass(connection, site, place, instead_of)
                 return record
             if stale:
                 await store.close_logins(connection, site, stale)
@@ -129,9 +131,7 @@ class PgvectorEngine:
                 for slot, password in due.items():
                     await store.set_password(connection, site, slot, password)
                 await owners.write(connection, place, id_)
-            if place.state is PlaceState.OWNER and instead_of is None:
-                # Else the place may be moving, and writes be held back from here on.
-                await fence.down(connection, site)
+            await _let_pass(connection, site, place, instead_of)
             return await _written(connection, place)
 
     async def remove(self, tenant: str) -> None:
@@ -229,6 +229,14 @@ class PgvectorEngine:
 
 def _changed(place: Place) -> Unavailable:
     return Unavailable(f"the place of {place.tenant} was changed meanwhile: it is read again")
+
+
+async def _let_pass(
+    connection: Connection, site: store.Place, place: Place, instead_of: Place | None
+) -> None:
+    """Let writes pass where a place takes them; one that is written instead of another may be moving."""
+    if place.state is PlaceState.OWNER and instead_of is None:
+        await fence.down(connection, site)
 
 
 async def _check_still(connection: Connection, place: Place) -> None:

@@ -34,6 +34,13 @@ WAIT: Final = f"SELECT set_config('lock_timeout', '{LOCK_WAIT}', true)"
 LIGHTLY: Final = f"{WAIT}, set_config('synchronous_commit', 'off', true)"
 """Nor does anybody wait for the disk while the lock is held: `flush` follows when it is not."""
 
+_ALWAYS: Final = sql.SQL("true")
+
+_DISABLE: Final = f"""
+{LIGHTLY}; LOCK TABLE ONLY {{table}} IN SHARE ROW EXCLUSIVE MODE;
+DO $$BEGIN IF {{where}} THEN ALTER TABLE {{table}} DISABLE TRIGGER {{trigger}}; END IF; END$$
+"""
+
 FUNCTION: Final = f"""
 CREATE OR REPLACE FUNCTION {SCHEMA}.fence() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
@@ -75,24 +82,28 @@ async def up(connection: AsyncConnection[Any], place: Place) -> None:
 
 
 async def down(connection: AsyncConnection[Any], place: Place) -> None:
-    """Take the fence down; one that is not there is no error.
+    """Take the fence down where writes may pass; one that is not there is no error. Raises LockNotAvailable.
 
     Not in the transaction that lets writes pass: those that wait in the fence would keep it waiting, and it them.
     The fence stays, disabled: dropping it would wait for everybody who reads.
     """
-    await disable(connection, place, TRIGGER)
+    pass_ = sql.SQL(f"EXISTS (SELECT FROM {SCHEMA}.owners WHERE id = {{}} AND state = 'owner')")
+    await disable(connection, place, TRIGGER, pass_.format(sql.Literal(place.id)))
 
 
-async def disable(connection: AsyncConnection[Any], place: Place, trigger: str) -> None:
-    """Disable a trigger of a tenant's table, unless it is or is not there. Raises LockNotAvailable."""
+async def disable(
+    connection: AsyncConnection[Any], place: Place, trigger: str, where: sql.Composable = _ALWAYS
+) -> None:
+    """Disable a trigger of a tenant's table, unless it is or is not there. Raises LockNotAvailable.
+
+    where: asked with the table locked, so that what enables the trigger is either seen or comes after.
+    """
     cursor = await connection.execute(
         "SELECT 1 FROM pg_trigger WHERE tgrelid = to_regclass(%s) AND tgname = %s AND tgenabled <> 'D'",
         (f"{place.role}.items", trigger),
     )
     if await cursor.fetchone() is not None:
         await connection.execute(
-            sql.SQL(f"{LIGHTLY}; ALTER TABLE {{}} DISABLE TRIGGER {{}}").format(
-                place.table, sql.Identifier(trigger)
-            )
+            sql.SQL(_DISABLE).format(table=place.table, trigger=sql.Identifier(trigger), where=where)
         )
         await flush(connection)

@@ -230,6 +230,7 @@ async def test_what_was_in_the_middle_of_something_is_not_used_again(server: Pos
 
 async def test_no_more_connections_than_a_few(server: PostgresServer, admin: Connection) -> None:
     engine = PgvectorEngine("one", f"{server.dsn()}?application_name=few")
+    await engine.prepare()
     wanted: list[Place] = [described(f"few-{number}") for number in range(10)]
     work = asyncio.gather(*(engine.ensure(place) for place in wanted))
     most = 0
