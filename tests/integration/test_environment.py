@@ -115,7 +115,7 @@ def test_it_enforces_quota_access_and_namespace_deletion(kubectl: Kubectl) -> No
         kubectl.run("create", "configmap", "second", "--namespace=enforced")
     with pytest.raises(KubectlError, match="forbidden"):
         kubectl.run("get", "secrets", "--namespace=enforced", "--as=somebody")
-    kubectl.run("delete", "namespace", "enforced", "--timeout=20s")
+    kubectl.run("delete", "namespace", "enforced", "--timeout=90s")
 
 
 def test_a_second_up_finds_the_first(environment: Environment) -> None:
@@ -143,7 +143,7 @@ def test_the_command_says_that_it_runs_and_prints_the_table(environment: Environ
 
 
 def test_what_a_user_changed_stays(environment: Environment, kubectl: Kubectl) -> None:
-    kubectl.run("delete", "tenant", "bluth", "--timeout=20s")
+    kubectl.run("delete", "tenant", "bluth", "--timeout=90s")
     environment.up()
     assert "bluth" not in {row.name for row in environment.status().tenants}
 

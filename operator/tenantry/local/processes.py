@@ -71,8 +71,12 @@ def spawn(
         setsid=True,
     )
     process = psutil.Process(pid)
-    # For a moment it shows neither its command nor its environment, and `find` would not know it.
-    await_condition(lambda: _is_shown(process), _SHOWN_SECONDS)
+    try:
+        # For a moment it shows neither its command nor its environment, and `find` would not know it.
+        await_condition(lambda: _is_shown(process), _SHOWN_SECONDS)
+    except BaseException:
+        kill([process])  # whoever interrupts us does not know of it
+        raise
     return process
 
 
@@ -96,6 +100,12 @@ def find(environment: Path) -> dict[str, list[psutil.Process]]:
             if variables.get(ENVIRONMENT_MARK) == wanted and is_running(process):
                 found.setdefault(variables.get(PART_MARK, ""), []).append(process)
     return found
+
+
+def _found_later(environment: Path) -> dict[str, list[psutil.Process]]:
+    """Look once more: a process that becomes another program shows no environment for a moment."""
+    time.sleep(_POLL_SECONDS)
+    return find(environment)
 
 
 def keep(
@@ -154,7 +164,7 @@ def stop_all(environment: Path, order: Sequence[str], grace: float) -> int:
     """
     count = 0
     # A process may start another one while it is being ended, so look until nothing is left.
-    while found := find(environment):
+    while found := find(environment) or _found_later(environment):
         rest = [process for part, group in found.items() if part not in order for process in group]
         for group in (rest, *(found.get(part, []) for part in order)):
             stop(group, grace)

@@ -19,7 +19,8 @@ NAMESPACES = (
     *(f"tenant-{name}" for name in TENANTS),
     *("mesh", "no-tenant", "tenantry-system", "default", "kube-system"),
 )
-RESTLESS = frozenset({"events", "leases", "leasecandidates"})
+RESTLESS = frozenset({"events", "leases", "leasecandidates", "componentstatuses"})
+"""What changes by itself; the last tells whether anything answers on two ports of this machine."""
 
 
 @pytest.fixture(scope="module")

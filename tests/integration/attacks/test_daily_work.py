@@ -6,6 +6,7 @@ import asyncio
 import json
 import operator
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -29,9 +30,12 @@ Object = dict[str, Any]
 async def granted(actor: Actor, request: Request) -> Object:
     """Send a request that must succeed; return the answer."""
     answer = await actor.send(request)
-    while answer.status == 409 and "object has been modified" in answer.message:
-        # Two pods are counted by one quota at the same moment: kubectl's users try again, too.
-        answer = await actor.send(request)
+    async with asyncio.timeout(60):
+        # Two pods are counted by one quota at the same moment, or one that is gone counts still: kubectl's users try
+        # again, too.
+        while not answer.ok and re.search("object has been modified|exceeded quota", answer.message):
+            await asyncio.sleep(0.05)
+            answer = await actor.send(request)
     assert answer.ok, f"{actor.name}: {request}: {answer.status} {answer.message}"
     return answer.body
 

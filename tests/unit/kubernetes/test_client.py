@@ -142,7 +142,7 @@ async def test_a_short_retry_after_is_waited_for_and_a_long_one_is_left_to_the_q
 
     async with served(busy) as client:
         assert await client.send("GET", "/1") == {}
-        assert 1 <= times[1] - times[0] < 3
+        assert times[1] - times[0] >= 1
         with pytest.raises(Unavailable, match="answers GET /7 with 429: later") as refused:
             await client.send("GET", "/7")
         assert refused.value.retry_after == 7

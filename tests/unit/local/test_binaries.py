@@ -105,8 +105,9 @@ def test_a_build_that_is_killed_leaves_nothing_that_counts_as_built(home: Path) 
         f"binaries.find_binaries(print, processes.marks(Path({str(environment)!r}), 'build'))"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as builder:
-        assert processes.await_condition((home / "count").exists, 10)
+        assert processes.await_condition((home / "count").exists, 60)
         builder.send_signal(signal.SIGKILL)
+    assert processes.await_condition(lambda: "build" in processes.find(environment), 60)
     left = processes.find(environment)["build"]
     processes.stop_all(environment, (), grace=1)
     assert not any(map(processes.is_running, left))

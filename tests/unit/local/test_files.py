@@ -39,10 +39,10 @@ def test_who_waits_for_a_lock_gets_it_although_the_holder_deleted_the_folder(tmp
     thread = threading.Thread(target=second)
     with files.locked(path, lambda: pytest.fail("nobody else has it")):
         thread.start()
-        assert waiting.wait(5)
+        assert waiting.wait(60)
         path.unlink()
         path.parent.rmdir()
-    thread.join(5)
+    thread.join(60)
     assert seen == [True]
 
 

@@ -35,7 +35,7 @@ def test_a_daemon_is_found_by_folder_and_part(environment: Path, tmp_path: Path)
 def test_the_output_is_in_the_log(environment: Path, tmp_path: Path) -> None:
     log = tmp_path / "logs" / "one.log"
     process = processes.spawn(environment, "one", ["/bin/sh", "-c", "echo out; echo err >&2"], log)
-    assert processes.await_condition(lambda: not processes.is_running(process), 5)
+    assert processes.await_condition(lambda: not processes.is_running(process), 60)
     assert log.read_text() == "out\nerr\n"
     assert processes.log_tail(log, since=4) == "err\n"
 
@@ -45,7 +45,7 @@ def test_what_ignores_sigterm_is_killed(environment: Path, tmp_path: Path) -> No
     process = processes.spawn(
         environment, "one", ["/bin/sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"], log
     )
-    assert processes.await_condition(lambda: "ready" in processes.log_tail(log), 5)
+    assert processes.await_condition(lambda: "ready" in processes.log_tail(log), 60)
     assert processes.stop_all(environment, ["one"], grace=0.1) >= 1
     assert not processes.is_running(process)
     assert processes.find(environment) == {}
@@ -56,7 +56,7 @@ def test_parts_end_in_order_and_the_rest_before_them(environment: Path, tmp_path
     for part in ("first", "second", "other"):
         script = f"trap 'echo {part} ended; exit' TERM; echo {part} ready; while :; do sleep 0.02; done"
         processes.spawn(environment, part, ["/bin/sh", "-c", script], log)
-    assert processes.await_condition(lambda: processes.log_tail(log).count("ready") == 3, 5)
+    assert processes.await_condition(lambda: processes.log_tail(log).count("ready") == 3, 60)
     processes.stop_all(environment, ["first", "second"], grace=5)
     ended = [line.split()[0] for line in log.read_text().splitlines() if line.endswith("ended")]
     assert ended == ["other", "first", "second"]

@@ -22,7 +22,11 @@ ACME = Key("Tenant", "acme")
     ("errors", "result"),
     [
         ([], Result()),
-        ([Retry("Conflict", "changed meanwhile")], Result(failed=True, outcome="retry")),
+        ([Retry("Conflict", "changed meanwhile")], Result(failed=True, at_most=5.0, outcome="retry")),
+        (
+            [Retry("Conflict", "changed meanwhile"), Retry("ApiUnavailable", "away", failed=True)],
+            Result(failed=True, outcome="retry"),
+        ),
         (
             [Retry("ApiUnavailable", "busy", 30.0, failed=True)],
             Result(after=30.0, failed=True, outcome="retry"),
@@ -33,7 +37,7 @@ ACME = Key("Tenant", "acme")
         ([Stalled("NameTaken", "rename it", 15.0)], Result(after=15.0, outcome="stalled")),
         (
             [Stalled("OverrideNotAllowed", "remove it"), Retry("Conflict", "changed meanwhile")],
-            Result(failed=True, outcome="retry"),
+            Result(failed=True, at_most=5.0, outcome="retry"),
         ),
         (
             [Retry("PlanNotFound", "waits", 120.0), Retry("ApiUnavailable", "busy", 30.0, failed=True)],

@@ -61,7 +61,7 @@ class Server:
 
 async def asks(replica: Leadership) -> bool:
     """Let a replica try once to take or renew the Lease."""
-    return await replica._attempt(1.0)
+    return await replica._attempt(60.0)
 
 
 @pytest.fixture

@@ -323,7 +323,9 @@ async def test_a_reconcile_over_its_time_limit_is_cancelled_and_retried() -> Non
             cancelled.set()
         raise AssertionError
 
-    queue = WorkQueue(time_limit=0.02, observe=lambda _, outcome, __: outcomes.append(outcome))
+    queue = WorkQueue(
+        backoff=Backoff(first=60), time_limit=0.02, observe=lambda _, outcome, __: outcomes.append(outcome)
+    )
     queue.add(A)
     async with working(queue, reconcile, workers=1), asyncio.timeout(60):
         await cancelled.wait()
@@ -354,7 +356,7 @@ async def test_drain_lets_work_under_way_finish_and_starts_no_other() -> None:
         assert not draining.done()
         await bench.finish(A)
         assert await draining is True
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 60)
     assert bench.starts == [A]
     assert bench.queue.depth == 1, "what was not started is not lost"
 

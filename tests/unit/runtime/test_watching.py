@@ -108,7 +108,7 @@ async def test_kopf_does_not_spin_where_every_watch_ends_at_once() -> None:
             async with asyncio.timeout(1), session:
                 while True:
                     await session.get(f"{client.configuration.host}/tenants?watch=true")
-    assert 2 <= asked <= 4
+    assert 1 <= asked <= 4
 
 
 async def test_a_watch_that_is_held_back_while_its_login_ends_asks_for_the_next_one() -> None:
@@ -175,7 +175,7 @@ async def test_kopf_ends_though_a_watch_that_begins_forgets_that_it_was_cancelle
             await task
     for thread in threading.enumerate():
         if thread.name == "kopf":
-            thread.join(5)
+            thread.join(60)
             assert not thread.is_alive()
 
 
