@@ -48,7 +48,7 @@ TOGETHER = 6
 
 POLL_SECONDS = 0.05
 MOST_ROWS = 100_000
-END_SECONDS = 20.0
+END_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)

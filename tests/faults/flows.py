@@ -21,7 +21,7 @@ MEMBERS = [
     {"kind": "User", "name": "ann@acme.example", "role": "owner"},
     {"kind": "Group", "name": "acme-editors", "role": "editor"},
 ]
-PATIENCE_SECONDS = 40.0
+PATIENCE_SECONDS = 90.0
 """The namespace controller leaves a namespace be for five seconds before it removes it."""
 
 

@@ -32,6 +32,7 @@ Object = dict[str, Any]
 
 DROPPED_HEADERS = frozenset({"transfer-encoding", "content-length", "content-encoding", "connection", "host"})
 LARGEST = 64 * 2**20
+_TICK_SECONDS = 0.05
 WRITES = frozenset({"create", "apply", "patch", "replace", "delete"})
 
 
@@ -41,7 +42,8 @@ class Request:
 
     `number` counts all requests through the proxy, from 1. `status`: of the answer that the API server gave,
     None while there is none. `at`, `forwarded`, `done`: monotonic seconds when it arrived, when it was passed on
-    to the API server (None: it was not), and when its answer was given.
+    to the API server (None: it was not), and when its answer was given. `late`: for how many seconds the proxy had
+    stood still just before, and it may have been on its way.
     """
 
     number: int
@@ -54,6 +56,7 @@ class Request:
     subresource: str = ""
     body: bytes = b""
     at: float = 0.0
+    late: float = 0.0
     forwarded: float | None = None
     done: float | None = None
     status: int | None = None
@@ -122,12 +125,16 @@ class Proxy:
         self._stack = AsyncExitStack()
         self._watches: dict[asyncio.Task[Any], Request] = {}
         self._count = 0
+        self._ticked = time.monotonic()
+        self._gap, self._gap_ended = 0.0, 0.0
 
     async def __aenter__(self) -> Proxy:
         configuration = await configure(self.cluster.kubeconfig, None)
         self._upstream = configuration.host
         context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        ticking = asyncio.create_task(self._tick())
+        self._stack.callback(ticking.cancel)
         connector = aiohttp.TCPConnector(ssl=context, limit=0)
         timeout = aiohttp.ClientTimeout(total=None)
         self._session = await self._stack.enter_async_context(
@@ -138,6 +145,21 @@ class Proxy:
     async def __aexit__(self, *_: object) -> None:
         self.end_watches()
         await self._stack.aclose()
+
+    async def _tick(self) -> None:
+        """Notice when this process stands still: what was sent to it meanwhile arrives at once."""
+        while True:
+            self._ticked = time.monotonic()
+            await asyncio.sleep(_TICK_SECONDS)
+            now = time.monotonic()
+            if now - self._ticked > 4 * _TICK_SECONDS:
+                self._gap, self._gap_ended = now - self._ticked, now
+
+    def _lateness(self) -> float:
+        now = time.monotonic()
+        standing = now - self._ticked
+        before = self._gap if now - self._gap_ended < 4 * _TICK_SECONDS else 0.0
+        return max(before, standing if standing > 4 * _TICK_SECONDS else 0.0)
 
     async def door(self, name: str, folder: Path) -> Cluster:
         """Open an address; return the cluster with the operator's kubeconfig pointing at it (kept in `folder`)."""
@@ -178,14 +200,15 @@ class Proxy:
     async def _handle(self, door: str, incoming: web.Request) -> web.StreamResponse:
         request = self._parsed(door, incoming, await incoming.read())
         self.log.append(request)
+        fault = self.fault  # a test may set another one meanwhile: this request has to do with one only
         try:
-            answer = await self.fault.before(request)
+            answer = await fault.before(request)
             if answer is None:
                 if request.verb == "watch":
                     return await self._watch(request, incoming)
                 answer = await self._forward(request, incoming)
                 request.status = answer.status
-                answer = await self.fault.after(request, answer)
+                answer = await fault.after(request, answer)
         except Cut:
             return _hang_up(incoming)
         finally:
@@ -246,6 +269,7 @@ class Proxy:
             subresource,
             body,
             time.monotonic(),
+            self._lateness(),
         )
 
 

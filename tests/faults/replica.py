@@ -34,7 +34,7 @@ _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(list(PRELOADED))
 
 POLL_SECONDS = 0.01
-START_SECONDS = 40.0
+START_SECONDS = 60.0
 
 
 class Replica:
@@ -78,7 +78,7 @@ class Replica:
                 assert alive, f"the operator ended:\n{self.log.read_text()[-3000:]}"
                 await asyncio.sleep(POLL_SECONDS)
 
-    async def reconciled(self, count: int, timeout: float = 20.0) -> None:
+    async def reconciled(self, count: int, timeout: float = 60.0) -> None:
         """Wait until it has done so many reconciles since its start, and nothing waits for a worker."""
         async with asyncio.timeout(timeout), aiohttp.ClientSession() as session:
             while True:
@@ -98,7 +98,7 @@ class Replica:
         """Let it end what it is doing, as the kubelet does by SIGTERM."""
         assert self._process is not None
         self._process.terminate()
-        await asyncio.to_thread(self._process.join, 30)
+        await asyncio.to_thread(self._process.join, 60)
         assert self._process.exitcode == 0, f"it ended with {self._process.exitcode}"
         self._process = None
 

@@ -137,7 +137,7 @@ class Stage:
             self.proxy.fault = self.ward
             first, began = len(self.proxy.log), now()
             await asyncio.gather(*(self._begin(play) for play in plays))
-            await self._bystand(bystanders, PATIENCE)
+            await self._bystand(bystanders, 2 * PATIENCE)
             await asyncio.gather(*(self._told(play) for play in plays))
             await asyncio.gather(*(self._met(play) for play in plays))
             await asyncio.sleep(max(0.0, began + hold - now()))
@@ -149,11 +149,12 @@ class Stage:
         for play in [*plays, *bystanders]:
             self._judge(play)
 
-    async def quiet(self, patience: float = 30.0) -> None:
+    async def quiet(self, patience: float = PATIENCE) -> None:
         """Wait until the operator has written nothing for a while."""
-        end = now() + patience
+        began = now()
+        end = began + patience
         while True:
-            last = max((request.at for request in self.proxy.writes()), default=0.0)
+            last = max((began, *(request.at for request in self.proxy.writes())))
             if now() - last >= QUIET_SECONDS:
                 return
             assert now() < end, (

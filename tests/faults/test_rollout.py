@@ -25,7 +25,7 @@ from tests.conftest import Cluster
 from tests.faults.proxy import Proxy, Request
 from tests.faults.view import picture
 from tests.faults.writers import trespasses
-from tests.integration.conftest import Api, Object, OperatorProcess, is_ready, running, tenant
+from tests.integration.conftest import Api, Object, OperatorProcess, condition, is_ready, running, tenant
 from tests.unit.upgrade.next_version import next_documents
 
 CALM = 60.0
@@ -72,9 +72,10 @@ def uids(items: list[Object]) -> dict[tuple[str, str], str]:
 
 async def settled(proxy: Proxy, *doors: str) -> None:
     """Wait until none of these has written anything for a while."""
-    end = time.monotonic() + CALM
+    began = time.monotonic()
+    end = began + CALM
     while True:
-        last = max((item.at for item in proxy.writes() if item.door in doors), default=0.0)
+        last = max((began, *(item.at for item in proxy.writes() if item.door in doors)))
         pause = last + QUIET_SECONDS - time.monotonic()
         if pause <= 0:
             return
@@ -287,7 +288,12 @@ async def test_two_versions_beside_each_other_and_back(
             await api.patch(
                 "Tenant", "first", {"spec": {"plan": "gone"}}
             )  # what is said of a mistake loses nothing
-            first = await api.until("Tenant", "first", lambda found: not is_ready(found), timeout=CALM)
+            first = await api.until(
+                "Tenant",
+                "first",
+                lambda found: (condition(found, "Ready") or {}).get("reason") == "PlanNotFound",
+                timeout=CALM,
+            )
             assert said.items() <= first["status"].items()
             await leave(api, *tenants)
 

@@ -344,7 +344,7 @@ class Users:
         ours = [key for key in marks if "tenantry" in key or key.startswith(names.POD_SECURITY)]
         assert ours == [names.ADOPTABLE_BY]
         kept = {item["metadata"]["name"] for item in await self.api.list("ConfigMap", f"tenant-{name}")}
-        assert kept == {"settings", "kube-root-ca.crt"}
+        assert kept - {"kube-root-ca.crt"} == {"settings"}
         await self.apply(name)
 
 

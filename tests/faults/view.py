@@ -72,7 +72,11 @@ class View:
     async def follow(self, kind: Kind, listed: asyncio.Event) -> None:
         """List and watch one kind until cancelled."""
         while True:
-            answer = await self._client.send("GET", kind.path())
+            try:
+                answer = await self._client.send("GET", kind.path())
+            except Unavailable:
+                await asyncio.sleep(0.1)
+                continue
             present = {_ref(kind, item): {**item, "kind": kind.kind} for item in answer["items"]}
             for ref in [ref for ref in self.objects if ref[0] == kind.kind and ref not in present]:
                 await self._put(ref, None)

@@ -78,7 +78,8 @@ def trespasses(log: Iterable[Request], slack: float = SLACK) -> list[Breach]:
     """Return each breach of "never two writers"; nothing where there is none.
 
     Writes outside of one's own term, writes later than the renew deadline (two thirds of the duration) and `slack`
-    after one's last renewal, and a Lease that was taken before it ran out.
+    after one's last renewal, and a Lease that was taken before it ran out. What was sent while the proxy stood still
+    counts from when it may have been sent.
     """
     items = list(log)
     terms = terms_of(items)
@@ -97,7 +98,7 @@ def _judged(item: Request, terms: list[Term], slack: float) -> str:
     if term.ended is not None and term.ended <= when:
         return f"{what} was written {when - term.ended:.3f} s after {item.door} had released the Lease"
     late = when - max(at for at in term.renewed if at <= when) - term.duration * 2 / 3
-    return f"{what} was written {late:.3f} s after the renew deadline" if late > slack else ""
+    return f"{what} was written {late:.3f} s after the renew deadline" if late > slack + item.late else ""
 
 
 def _taken_early(terms: list[Term]) -> list[Breach]:

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Work = Callable[[], Coroutine[Any, Any, None]]
+
 
 @dataclass(slots=True)
 class Known:
     """One shard. problem: why it cannot be used at present. records: by tenant; None: it has never been read.
 
-    address: of the engine. behind: what goes on behind the looks at it. written: when we wrote to a tenant's place.
+    address: of the engine. behind: what goes on behind the looks at it, `next` after that. written: when we wrote to
+    a tenant's place.
     """
 
     engine: Engine | None = None
@@ -35,12 +38,23 @@ class Known:
     server: str = ""
     looked: asyncio.Event = field(default_factory=asyncio.Event)
     behind: asyncio.Task[None] | None = None
+    next: Work | None = None
     written: dict[str, int] = field(default_factory=dict)
 
-    def begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Have work done behind, unless some is going on. What it raises is logged: the next look begins it again."""
+    def begin(self, work: Work) -> None:
+        """Have work done behind, after that which is going on. What it raises is logged: the next look begins again.
+
+        Of what comes meanwhile only the last is done: it knows what those before it knew.
+        """
         if self.behind is None or self.behind.done():
-            self.behind = asyncio.create_task(_logged(work()))
+            self.behind = asyncio.create_task(self._go_on(work))
+        else:
+            self.next = work
+
+    async def _go_on(self, work: Work | None) -> None:
+        while work is not None:
+            await _logged(work())
+            work, self.next = self.next, None
 
     async def close(self) -> None:
         """End what goes on, and give up the connections."""

@@ -15,7 +15,7 @@ from aiohttp import web
 from tenantry.adapters.kubernetes import client as clients
 from tenantry.adapters.kubernetes.objects import ApiObjects
 from tenantry.reconcile.ports import Conflict, Refused, Unavailable
-from tests.unit.kubernetes.fake_api import failure, served
+from tests.unit.kubernetes.fake_api import failure, served, watched
 
 MANIFEST = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "namespace": "n"}}
 UID = {"uid": "u", "resourceVersion": "1"}
@@ -62,6 +62,20 @@ async def test_reads_need_no_lease_and_are_repeated() -> None:
         with pytest.raises(Unavailable, match="Lease"):
             await objects.create(MANIFEST)
     assert server.requests == ["GET"] * 4
+
+
+async def test_what_ends_a_watch_comes_out_of_it_as_it_is() -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return await watched(request, [{"type": "ERROR", "object": {"code": 410}}])
+
+    async def listen(client: clients.Client) -> None:
+        async with client.stream("/x", {}, 60) as events:
+            async for event in events:
+                raise clients.Expired(str(event["object"]["code"]))
+
+    async with served(answer) as client:
+        with pytest.raises(clients.Expired, match="410"):
+            await listen(client)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from tenantry.domain.places import Place, PlaceState, Record
 from tenantry.domain.vectors import Shape
-from tenantry.reconcile.fleet import Fleet
+from tenantry.reconcile.fleet import Fleet, Known, Work
 
 ENGINE: Any = object()
 SINCE = datetime(2026, 1, 1, tzinfo=UTC)
@@ -17,6 +18,31 @@ SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 
 def record(epoch: int, rows: int = 0, state: PlaceState = PlaceState.OWNER) -> Record:
     return Record(Place("acme", "uid", "owner", epoch, Shape(3), SINCE, state), "id", rows=rows)
+
+
+async def test_work_that_comes_while_some_goes_on_is_done_after_it_the_last_only() -> None:
+    known, done, goes_on = Known(), [], asyncio.Event()
+
+    def work(number: int) -> Work:
+        async def item() -> None:
+            done.append(number)
+            await goes_on.wait()
+            if number == 1:
+                raise ArithmeticError("which is logged")
+
+        return item
+
+    for number in (1, 2, 3):
+        known.begin(work(number))
+        await asyncio.sleep(0)
+    assert done == [1]
+    assert known.behind is not None
+    goes_on.set()
+    await known.behind
+    assert done == [1, 3]
+    known.begin(work(4))
+    await known.behind
+    assert done == [1, 3, 4]
 
 
 @pytest.mark.parametrize(

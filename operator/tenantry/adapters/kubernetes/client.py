@@ -12,7 +12,6 @@ import random
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -59,11 +58,8 @@ class ConnectionFailed(Exception):  # noqa: N818
     """There is no usable connection; `str()` is one sentence that says what to set."""
 
 
-@dataclass(frozen=True, slots=True)
 class Expired(Exception):  # noqa: N818
     """HTTP 410: the resourceVersion or continue token is too old; list again."""
-
-    message: str
 
 
 async def configure(kubeconfig: str | None, context: str | None) -> Configuration:
