@@ -34,9 +34,12 @@ _SETTINGS = {
     # A slot that nobody reads any more keeps so much of the log and no more, instead of all that the disk holds.
     "max_slot_wal_keep_size": "2GB",
     "idle_replication_slot_timeout": "1h",
-    # Each move to a server has a worker there, and one or two more while it copies.
-    "max_logical_replication_workers": "16",
-    "max_worker_processes": "32",
+    # Each move to a server has a worker there, and one or two more while it copies; each from one, as many slots.
+    "max_logical_replication_workers": "32",
+    "max_worker_processes": "48",
+    "max_replication_slots": "40",
+    "max_wal_senders": "40",
+    "max_active_replication_origins": "40",
 }
 
 

@@ -175,7 +175,10 @@ async def _prepare(under: Under) -> MovePhase | Wait:
     record = await under.source.find(under.tenant)
     if record is None:
         raise Retry(Reason.SHARD_UNKNOWN, f"{under.source_shard} has no record of Tenant {under.tenant}", 5.0)
-    await under.mover.prepare(moves.importing(record.place))
+    try:
+        await under.mover.prepare(moves.importing(record.place))
+    except Busy as error:
+        return Wait(SHARD_SECONDS, f"waits for its turn: {error}")
     there = await under.target.find(under.tenant)
     if there is not None:
         under.cx.fleet.put(under.target_shard, there)  # it takes room there from now on

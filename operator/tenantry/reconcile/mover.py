@@ -37,7 +37,10 @@ class Mover(Protocol):
     """The move of one tenant; every step may be repeated by another process. Raises Refused or Unavailable."""
 
     async def prepare(self, place: Place) -> None:
-        """Have everything that a move needs, and copying begin. place: on the target, in state IMPORTING."""
+        """Have everything that a move needs, and copying begin. place: on the target, in state IMPORTING.
+
+        Raises Busy where as many others move as a server has room for.
+        """
 
     async def progress(self) -> Progress:
         """Return how far the copy has come."""

@@ -446,6 +446,33 @@ async def test_moves_in_opposite_directions_do_not_wait_for_each_other(pair: Pai
     await back.mover(other).clean_target()
 
 
+async def test_more_moves_than_a_server_has_room_for_take_turns() -> None:
+    """Each would hold a slot, and wait for one more to copy its tables by, for good."""
+    few = {"max_replication_slots": "4", "max_logical_replication_workers": "4"}
+    first, second = free_ports(2)
+    with (
+        PostgresServer(port=first, settings=few, durable=False) as one,
+        PostgresServer(port=second, settings=few, durable=False) as other,
+    ):
+        pair = Pair((one, other))
+        await pair.connect()
+        tenants = [await admitted(pair) for _ in range(5)]
+        for tenant in tenants[:2]:
+            await take(pair, tenant, "prepare")
+        here = await pair.engines[0].find(tenants[2])
+        assert here is not None
+        with pytest.raises(Busy, match=r"max_\w+ is 4 on the \w+, and other moves need all but [0-2]"):
+            await pair.mover(tenants[2]).prepare(importing(here.place))
+
+        async def move(tenant: str) -> None:
+            for step in STEPS:
+                await take(pair, tenant, step)
+
+        await asyncio.gather(*map(move, tenants))
+        await nothing_left(pair)
+        await pair.close()
+
+
 async def test_what_is_copied_is_on_the_disk_before_commits_stop_waiting_for_it(pair: Pair) -> None:
     tenant = await admitted(pair)
     waits = "SELECT subsynccommit FROM pg_subscription WHERE subname LIKE %s"

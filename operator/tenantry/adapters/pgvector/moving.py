@@ -47,9 +47,13 @@ class PgvectorMover:
         async with self._source.connection() as source:
             await replication.check_wal(source)
             slot = await replication.slot(source, name)
+            if slot is None:
+                await replication.check_source(source)
             await replication.publish(source, name, site)
         async with self._target.connection() as target:
             subscribed = await replication.subscribed(target, name)
+            if not subscribed:
+                await replication.check_target(target)
         if slot is not None and subscribed:
             return
         # Half of it is left by a process that died, or lost: all of it is made anew.

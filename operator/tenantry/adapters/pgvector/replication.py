@@ -31,6 +31,31 @@ SELECT pubname FROM pg_publication WHERE pubname ^@ %(prefix)s UNION
 SELECT move FROM {MARKERS} WHERE move ^@ %(prefix)s
 """
 
+RESERVE: Final = 2
+"""So many of each thing that a server has few of stay free for the copies of tables: moves hold one as long as they
+last, and would wait for each other for good."""
+
+_SOURCE_ROOM: Final = """
+SELECT name, setting::int,
+    setting::int - CASE name WHEN 'max_replication_slots' THEN slots ELSE greatest(slots, senders) END
+FROM pg_settings,
+    (SELECT count(*) AS slots FROM pg_replication_slots),
+    (SELECT count(*) AS senders FROM pg_stat_replication)
+WHERE name IN ('max_replication_slots', 'max_wal_senders')
+"""
+
+_TARGET_ROOM: Final = """
+SELECT name, setting::int, setting::int
+    - greatest(moves, CASE name WHEN 'max_logical_replication_workers' THEN workers ELSE origins END)
+FROM pg_settings,
+    (SELECT count(*) AS moves FROM pg_subscription WHERE subenabled),
+    (SELECT count(pid) AS workers FROM pg_stat_subscription),
+    (SELECT count(*) AS origins FROM pg_replication_origin)
+WHERE name = 'max_logical_replication_workers' OR name = CASE
+    WHEN current_setting('server_version_num')::int < 180000 THEN 'max_replication_slots'
+    ELSE 'max_active_replication_origins' END
+"""
+
 HOLD_WAIT: Final = "30s"
 """How long the source may take to begin keeping what is written; a reconcile takes a minute at most."""
 
@@ -52,6 +77,23 @@ async def check_wal(source: Connection) -> None:
         raise Refused(
             f"wal_level is {level} on the source, and moves need logical: set it and restart the server"
         )
+
+
+async def check_source(source: Connection) -> None:
+    """Raise Busy where as many moves go on from a server as it has room for."""
+    await _check_room(source, "source", _SOURCE_ROOM)
+
+
+async def check_target(target: Connection) -> None:
+    """Raise Busy where as many moves go on to a server as it has room for."""
+    await _check_room(target, "target", _TARGET_ROOM)
+
+
+async def _check_room(server: Connection, where: str, question: str) -> None:
+    cursor = await server.execute(question)
+    for name, setting, free in await cursor.fetchall():
+        if free <= RESERVE:
+            raise Busy(f"{name} is {setting} on the {where}, and other moves need all but {max(0, free)}")
 
 
 async def publish(source: Connection, name: str, place: Place) -> None:
