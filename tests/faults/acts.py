@@ -104,24 +104,34 @@ async def _suspend(api: Api, view: View, name: str) -> None:
 async def _drift(api: Api, view: View, name: str) -> None:
     namespace = f"tenant-{name}"
     mallory = [{"kind": "User", "name": "mallory", "apiGroup": "rbac.authorization.k8s.io"}]
-    await asyncio.gather(
+    policy = view.get("NetworkPolicy", "tenantry-egress", namespace) or {}
+    *drifted, _ = await asyncio.gather(
         api.patch("ResourceQuota", names.QUOTA, {"spec": {"hard": {"pods": "99"}}}, namespace),
         api.patch("RoleBinding", "tenantry-viewer", {"subjects": mallory}, namespace),
         api.patch("ConfigMap", names.CONFIG_MAP, {"data": {"config.json": "{}"}}, namespace),
         api.delete("NetworkPolicy", "tenantry-egress", namespace),
     )
+    versions = [int(item["metadata"]["resourceVersion"]) for item in drifted if item is not None]
+    view.drifted[name] = (versions, policy["metadata"]["uid"])
 
 
 def _undrifted(view: View, name: str) -> bool:
+    """Return whether all is as it was, and was not so before."""
     namespace = f"tenant-{name}"
-    quota = view.get("ResourceQuota", names.QUOTA, namespace) or {}
-    binding = view.get("RoleBinding", "tenantry-viewer", namespace) or {}
-    read = view.get("ConfigMap", names.CONFIG_MAP, namespace) or {}
+    quota = view.get("ResourceQuota", names.QUOTA, namespace)
+    binding = view.get("RoleBinding", "tenantry-viewer", namespace)
+    read = view.get("ConfigMap", names.CONFIG_MAP, namespace)
+    policy = view.get("NetworkPolicy", "tenantry-egress", namespace)
+    if quota is None or binding is None or read is None or policy is None or name not in view.drifted:
+        return False
+    versions, uid = view.drifted[name]
+    now = [int(item["metadata"]["resourceVersion"]) for item in (quota, binding, read)]
     return (
         quota["spec"]["hard"]["pods"] == "20"
         and not binding.get("subjects")
         and read["data"]["config.json"] != "{}"
-        and view.get("NetworkPolicy", "tenantry-egress", namespace) is not None
+        and policy["metadata"]["uid"] != uid
+        and all(later > version for later, version in zip(now, versions, strict=True))
     )
 
 

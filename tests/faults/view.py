@@ -47,6 +47,8 @@ class View:
         self.objects: dict[Ref, Object] = {}
         self.deleted: list[Ref] = []
         """Everything that has been deleted since, in that order."""
+        self.drifted: dict[str, tuple[list[int], str]] = {}
+        """By tenant: the versions of children that somebody changed, and the UID of the one that was deleted."""
 
     def get(self, kind: str, name: str, namespace: str = "") -> Object | None:
         """Return an object as it is now."""

@@ -93,6 +93,7 @@ class SimulatedMover:
 
     async def prepare(self, place: Place) -> None:
         """Copy all rows, and have new ones copied as they come."""
+        self._meet("prepare", "max_replication_slots is 4 on the source")
         await self._target.ensure(place)
         async with self._servers.around("copy", self._tenant, self._target.shard):
             self._check_up()
@@ -126,12 +127,12 @@ class SimulatedMover:
         self._check_up()
         return Blocked(0.0)
 
-    def _meet(self, step: str) -> None:
-        """Meet a writer that does not let go, as often as the test wants."""
+    def _meet(self, step: str, what: str = "a transaction that writes does not end") -> None:
+        """Meet what is in the way, such as a writer that does not let go, as often as the test wants."""
         left = self._servers.busy.get(step, 0)
         if left:
             self._servers.busy[step] = left - 1
-            raise Busy("a transaction that writes does not end")
+            raise Busy(what)
 
     async def unblock(self) -> None:
         """Let writes go on at the source."""

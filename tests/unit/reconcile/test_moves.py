@@ -80,6 +80,21 @@ async def test_a_move_waits_until_both_are_the_same() -> None:
     assert world.status()["placement"] == {"shard": "shard-b", "epoch": 2}
 
 
+async def test_a_move_for_which_a_server_has_no_room_waits_for_its_turn_and_says_so() -> None:
+    world = await placed()
+    world.servers.busy = {"prepare": 1000}
+    world.move("shard-b")
+    await world.settle(timedelta(seconds=30))
+    assert world.status(MOVE, "TenantMove")["phase"] == "Preparing"
+    said = message(world, "Ready", MOVE, "TenantMove")
+    assert said == (
+        "Tenant acme from shard-a to shard-b waits for its turn: max_replication_slots is 4 on the source"
+    )
+    world.servers.busy = {}
+    await world.settle(timedelta(seconds=30))
+    assert world.status()["placement"] == {"shard": "shard-b", "epoch": 2}
+
+
 @pytest.mark.parametrize("step", ["verify", "block"])
 async def test_a_writer_that_does_not_let_go_is_waited_for(step: str) -> None:
     world = await placed()
