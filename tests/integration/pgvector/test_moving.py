@@ -446,6 +446,41 @@ async def test_moves_in_opposite_directions_do_not_wait_for_each_other(pair: Pai
     await back.mover(other).clean_target()
 
 
+async def test_a_vacuum_of_the_server_that_takes_long_is_ended(
+    servers: tuple[PostgresServer, PostgresServer],
+) -> None:
+    """It holds the lock that a move needs, and the server ends it only for who waits longer than a move does."""
+    with PostgresServer(settings={"autovacuum_naptime": "1s"}, durable=False) as one:
+        pair = Pair((one, servers[1]))
+        await pair.connect()
+        tenant = await admitted(pair)
+        record = await pair.engines[0].find(tenant)
+        assert record is not None
+        table = pair.engines[0].site(record).table
+        async with pair.engines[0].own_connection() as root:
+            # So slow that it would take minutes.
+            slow = "vacuum_threshold = 50, vacuum_scale_factor = 0, vacuum_cost_limit = 1, vacuum_cost_delay = 100"
+            options = ", ".join(f"autovacuum_{each}" for each in slow.split(", "))
+            await root.execute(sql.SQL(f"ALTER TABLE {{}} SET ({options})").format(table))
+            more = (
+                "INSERT INTO {} (tenant_id, id, embedding)"
+                " SELECT {}, 'more-' || n, '[1,2,3,4,5,6,7,8]' FROM generate_series(1, 60000) n"
+            )
+            await root.execute(sql.SQL(more).format(table, tenant))
+            await root.execute(sql.SQL("UPDATE {} SET content = 'dead'").format(table))
+            vacuums = (
+                f"SELECT min(pid) FROM pg_stat_progress_vacuum WHERE relid = 't_{record.id}.items'::regclass"
+            )
+            first = await until(lambda: _one(root, vacuums), bool)
+            for step in STEPS[:3]:
+                await take(pair, tenant, step)
+            assert await _one(root, vacuums) != first
+            await until(lambda: _one(root, vacuums), bool)
+        for step in STEPS[3:]:
+            await take(pair, tenant, step)
+        await pair.close()
+
+
 async def test_more_moves_than_a_server_has_room_for_take_turns() -> None:
     """Each would hold a slot, and wait for one more to copy its tables by, for good."""
     few = {"max_replication_slots": "4", "max_logical_replication_workers": "4"}

@@ -15,7 +15,7 @@ from uuid import uuid4
 from psycopg import AsyncConnection, sql
 from psycopg.errors import LockNotAvailable
 
-from tenantry.adapters.pgvector.fence import LIGHTLY, SCHEMA, disable
+from tenantry.adapters.pgvector.fence import LIGHTLY, SCHEMA, cancel_vacuum, disable
 from tenantry.adapters.pgvector.server import flush
 from tenantry.reconcile.mover import Busy
 
@@ -70,6 +70,7 @@ async def begin(connection: AsyncConnection[Any], place: Place) -> str:
         "ALTER TABLE {table} ENABLE TRIGGER {trigger}",
         f"DELETE FROM {CHANGES} WHERE place = {{place}}",
     )
+    await cancel_vacuum(connection, place)
     run = uuid4().hex
     names = {
         "table": place.table,

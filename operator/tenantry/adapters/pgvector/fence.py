@@ -34,6 +34,12 @@ WAIT: Final = f"SELECT set_config('lock_timeout', '{LOCK_WAIT}', true)"
 LIGHTLY: Final = f"{WAIT}, set_config('synchronous_commit', 'off', true)"
 """Nor does anybody wait for the disk while the lock is held: `flush` follows when it is not."""
 
+_CANCEL_VACUUM: Final = """
+SELECT pg_cancel_backend(worker.pid) FROM pg_stat_activity worker JOIN pg_locks lock USING (pid)
+WHERE backend_type = 'autovacuum worker' AND granted AND locktype = 'relation' AND relation = to_regclass(%s)
+    AND query !~ 'to prevent wraparound'
+"""
+
 _ALWAYS: Final = sql.SQL("true")
 
 _DISABLE: Final = f"""
@@ -76,6 +82,14 @@ def raised(place: Place) -> sql.Composed:
     return sql.SQL(made).format(trigger=sql.Identifier(TRIGGER), table=place.table)
 
 
+async def cancel_vacuum(connection: AsyncConnection[Any], place: Place) -> None:
+    """End the server's own vacuum of a tenant's table, which may hold its lock for hours, and begins again by itself.
+
+    The server does so for whoever waits for a second: longer than `LOCK_WAIT`.
+    """
+    await connection.execute(_CANCEL_VACUUM, (f"{place.role}.items",))
+
+
 async def up(connection: AsyncConnection[Any], place: Place) -> None:
     """Put the fence up."""
     await connection.execute(raised(place))
@@ -103,6 +117,7 @@ async def disable(
         (f"{place.role}.items", trigger),
     )
     if await cursor.fetchone() is not None:
+        await cancel_vacuum(connection, place)
         await connection.execute(
             sql.SQL(_DISABLE).format(table=place.table, trigger=sql.Identifier(trigger), where=where)
         )

@@ -78,6 +78,7 @@ class Held:
             compared.open |= await changes.take(source, self._site, compared.run)
             await replication.marked(source, target, self._name, GATE_SECONDS)
             compared.open = await comparing.still_open(source, target, self._site, compared.open)
+        await fence.cancel_vacuum(source, self._site)
         began = time.monotonic()
         number = await self._fence_up()
         (ids, here), _ = await asyncio.gather(
