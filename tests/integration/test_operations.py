@@ -162,7 +162,7 @@ async def second(tmp_path: Path, postgres: PostgresServer) -> AsyncIterator[Site
 async def installed(empty: Site) -> Site:
     """A cluster where the guide was followed up to its first plans."""
     empty.reader.follow("database", "secret", "install")
-    empty.cluster.established("crd", "--all")
+    LocalKubectl(empty.plane.binaries.kubectl, empty.plane.kubeconfig, {}).wait_established("crd", "--all")
     empty.reader.run("kubectl apply --server-side -f manifests/samples/plans.yaml")
     return empty
 

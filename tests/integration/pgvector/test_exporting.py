@@ -30,6 +30,8 @@ from tests.integration.buckets import bucket_in
 from tests.integration.pgvector.conftest import Connection, admit, dsn
 from tests.unit.builders import T0
 
+pytestmark = pytest.mark.tool("versitygw")
+
 ODD = [
     ("plain", "[1,2,3]", "text", "{}"),
     ("none", "[0,0,0]", None, "{}"),
@@ -345,8 +347,6 @@ from tenantry.domain.places import id_of
 from tenantry.domain.vectors import Shape
 from tenantry.reconcile.exports import Source
 from datetime import datetime, UTC
-
-pytestmark = pytest.mark.tool("versitygw")
 
 def most():
     "The most memory that this program has had at once, in KiB; ru_maxrss would begin with that of its parent."
