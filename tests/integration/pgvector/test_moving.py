@@ -496,7 +496,7 @@ async def test_more_moves_than_a_server_has_room_for_take_turns() -> None:
             await take(pair, tenant, "prepare")
         here = await pair.engines[0].find(tenants[2])
         assert here is not None
-        with pytest.raises(Busy, match=r"max_\w+ is 4 on the \w+, and other moves need all but [0-2]"):
+        with pytest.raises(Busy, match=r"max_\w+ is 4 on the \w+, and all but [0-2] are in use"):
             await pair.mover(tenants[2]).prepare(importing(here.place))
 
         async def move(tenant: str) -> None:

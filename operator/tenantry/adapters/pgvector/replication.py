@@ -93,7 +93,7 @@ async def _check_room(server: Connection, where: str, question: str) -> None:
     cursor = await server.execute(question)
     for name, setting, free in await cursor.fetchall():
         if free <= RESERVE:
-            raise Busy(f"{name} is {setting} on the {where}, and other moves need all but {max(0, free)}")
+            raise Busy(f"{name} is {setting} on the {where}, and all but {max(0, free)} are in use")
 
 
 async def publish(source: Connection, name: str, place: Place) -> None:
