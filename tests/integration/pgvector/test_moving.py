@@ -15,7 +15,7 @@ from psycopg import AsyncConnection, sql
 
 from tenantry.adapters.pgvector import changes, fence, hardening, holding, moving
 from tenantry.domain.moves import importing
-from tenantry.domain.places import PlaceState
+from tenantry.domain.places import PlaceState, Record
 from tenantry.local.ports import free_ports
 from tenantry.local.postgres import PostgresServer
 from tenantry.local.processes import kill
@@ -56,6 +56,16 @@ async def pair(servers: tuple[PostgresServer, PostgresServer]) -> AsyncIterator[
         # What a test leaves half done keeps workers of the servers busy, of which there are few.
         await found.mover(tenant).detach()
     await found.close()
+
+
+async def under_way(pair: Pair, steps: int) -> tuple[str, Record]:
+    """Have a tenant moved so many steps; return it, and the source's record of its place then."""
+    tenant = await admitted(pair)
+    for step in STEPS[:steps]:
+        await take(pair, tenant, step)
+    record = await pair.engines[0].find(tenant)
+    assert record is not None
+    return tenant, record
 
 
 @pytest.fixture
@@ -139,11 +149,7 @@ async def test_an_index_is_built_on_the_target_when_all_rows_are_there(pair: Pai
 
 @pytest.mark.usefixtures("patient")
 async def test_what_a_failed_try_took_from_the_list_is_compared_again(pair: Pair) -> None:
-    tenant = await admitted(pair)
-    for step in STEPS[:3]:
-        await take(pair, tenant, step)
-    record = await pair.engines[0].find(tenant)
-    assert record is not None
+    tenant, record = await under_way(pair, 3)
     site = pair.engines[0].site(record)
     async with await AsyncConnection.connect(
         pair.engines[0].access(record)["dsn"], autocommit=True
@@ -197,11 +203,7 @@ async def test_a_comparison_that_another_process_has_begun_anew_counts_no_more(p
 
 @pytest.mark.usefixtures("patient")
 async def test_a_row_that_is_written_all_the_time_keeps_no_move_waiting(pair: Pair) -> None:
-    tenant = await admitted(pair)
-    for step in STEPS[:2]:
-        await take(pair, tenant, step)
-    record = await pair.engines[0].find(tenant)
-    assert record is not None
+    tenant, record = await under_way(pair, 2)
     stopped = asyncio.Event()
 
     async def write() -> int:
@@ -287,11 +289,7 @@ async def test_only_one_place_takes_writes(pair: Pair) -> None:
 
 @pytest.mark.usefixtures("patient")
 async def test_a_transaction_that_does_not_end_keeps_nobody_else_waiting(pair: Pair) -> None:
-    tenant = await admitted(pair)
-    for step in STEPS[:3]:
-        await take(pair, tenant, step)
-    record = await pair.engines[0].find(tenant)
-    assert record is not None
+    tenant, record = await under_way(pair, 3)
     dsn = pair.engines[0].access(record)["dsn"]
     async with (
         await AsyncConnection.connect(dsn) as idle,
@@ -308,11 +306,7 @@ async def test_a_transaction_that_does_not_end_keeps_nobody_else_waiting(pair: P
 
 
 async def test_a_writer_with_an_old_snapshot_is_refused_and_nothing_is_lost(pair: Pair) -> None:
-    tenant = await admitted(pair)
-    for step in STEPS[:3]:
-        await take(pair, tenant, step)
-    record = await pair.engines[0].find(tenant)
-    assert record is not None
+    tenant, record = await under_way(pair, 3)
     async with await AsyncConnection.connect(pair.engines[0].access(record)["dsn"]) as old:
         await old.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
         await old.execute("SELECT count(*) FROM items")
@@ -324,11 +318,7 @@ async def test_a_writer_with_an_old_snapshot_is_refused_and_nothing_is_lost(pair
 
 
 async def test_a_write_that_waits_goes_on_when_the_move_is_given_up(pair: Pair) -> None:
-    tenant = await admitted(pair)
-    for step in STEPS[:4]:
-        await take(pair, tenant, step)
-    record = await pair.engines[0].find(tenant)
-    assert record is not None
+    tenant, record = await under_way(pair, 4)
     async with await AsyncConnection.connect(
         pair.engines[0].access(record)["dsn"], autocommit=True
     ) as writer:
@@ -343,11 +333,7 @@ async def test_a_write_that_waits_goes_on_when_the_move_is_given_up(pair: Pair) 
 
 async def test_a_place_that_is_closed_in_the_very_moment_of_its_pause_lets_no_write_in(pair: Pair) -> None:
     """Who closes it has read that nothing is held back, and comes to write that when it is."""
-    tenant = await admitted(pair)
-    for step in STEPS[:3]:
-        await take(pair, tenant, step)
-    here = await pair.engines[0].find(tenant)
-    assert here is not None
+    tenant, here = await under_way(pair, 3)
     async with pair.engines[0].own_connection() as root, pair.engines[0].connection() as looks:
         async with root.transaction():
             await hardening.lock(root)
@@ -367,11 +353,7 @@ async def test_a_place_that_is_closed_in_the_very_moment_of_its_pause_lets_no_wr
 
 
 async def test_a_fence_that_could_not_be_taken_down_is_taken_down_by_the_next_look(pair: Pair) -> None:
-    tenant = await admitted(pair)
-    for step in STEPS[:4]:
-        await take(pair, tenant, step)
-    held = await pair.engines[0].find(tenant)
-    assert held is not None
+    tenant, held = await under_way(pair, 4)
     goes_on = replace(held.place, state=PlaceState.OWNER)
     async with pair.engines[0].own_connection() as writes:
         async with writes.transaction():
@@ -386,11 +368,7 @@ async def test_a_fence_that_could_not_be_taken_down_is_taken_down_by_the_next_lo
 
 
 async def test_who_comes_late_to_take_a_fence_down_leaves_one_that_holds_writes_back(pair: Pair) -> None:
-    tenant = await admitted(pair)
-    for step in STEPS[:4]:
-        await take(pair, tenant, step)
-    held = await pair.engines[0].find(tenant)
-    assert held is not None
+    tenant, held = await under_way(pair, 4)
     async with pair.engines[0].own_connection() as root:
         await fence.down(root, pair.engines[0].site(held))
     assert await writable(pair, tenant) == []
