@@ -171,11 +171,7 @@ class Fleet:
 
     async def quiet(self) -> None:
         """Wait until nobody has written anything for a while."""
-        began = now()
-        end = began + PATIENCE
-        while (pause := max((began, *(item.at for item in self.proxy.writes()))) + QUIET_SECONDS - now()) > 0:
-            assert now() < end, f"no rest: {[str(item) for item in self.proxy.writes()[-20:]]}"
-            await asyncio.sleep(pause)
+        await self.proxy.quiet(QUIET_SECONDS)
 
     async def audited(self) -> Rows:
         """Return what is in the audit log."""

@@ -33,6 +33,7 @@ Object = dict[str, Any]
 DROPPED_HEADERS = frozenset({"transfer-encoding", "content-length", "content-encoding", "connection", "host"})
 LARGEST = 64 * 2**20
 _TICK_SECONDS = 0.05
+PATIENCE_SECONDS = 60.0
 WRITES = frozenset({"create", "apply", "patch", "replace", "delete"})
 
 
@@ -196,6 +197,18 @@ class Proxy:
         return [
             item for item in self.log if item.is_write and item.status is not None and door in ("", item.door)
         ]
+
+    async def quiet(self, seconds: float, *doors: str) -> None:
+        """Wait until no write has come from now on for so many seconds: through these doors, or any."""
+        began = time.monotonic()
+        while True:
+            writes = [item for item in self.writes() if not doors or item.door in doors]
+            pause = max((began, *(item.at for item in writes))) + seconds - time.monotonic()
+            if pause <= 0:
+                return
+            told = [str(item) for item in writes[-20:]]
+            assert time.monotonic() < began + PATIENCE_SECONDS, f"it does not come to rest: {told}"
+            await asyncio.sleep(pause)
 
     async def _handle(self, door: str, incoming: web.Request) -> web.StreamResponse:
         request = self._parsed(door, incoming, await incoming.read())

@@ -149,18 +149,9 @@ class Stage:
         for play in [*plays, *bystanders]:
             self._judge(play)
 
-    async def quiet(self, patience: float = PATIENCE) -> None:
+    async def quiet(self) -> None:
         """Wait until the operator has written nothing for a while."""
-        began = now()
-        end = began + patience
-        while True:
-            last = max((began, *(request.at for request in self.proxy.writes())))
-            if now() - last >= QUIET_SECONDS:
-                return
-            assert now() < end, (
-                f"it does not come to rest: {[str(item) for item in self.proxy.writes()[-20:]]}"
-            )
-            await asyncio.sleep(last + QUIET_SECONDS - now())
+        await self.proxy.quiet(QUIET_SECONDS)
 
     async def _begin(self, play: Play) -> None:
         await self.acts[play.act].begin(self.api, self.view, play.tenant)

@@ -17,7 +17,7 @@ from tests.conftest import Cluster
 from tests.faults.acts import SPEC, archive_of, phase
 from tests.faults.news import Gap
 from tests.faults.proxy import Fault, Object, Proxy
-from tests.faults.view import View, now, picture, viewed
+from tests.faults.view import View, picture, viewed
 from tests.integration.conftest import Api, OperatorProcess, is_ready, running, tenant
 
 PATIENCE_SECONDS = 60.0
@@ -124,14 +124,14 @@ async def outcome(cluster: Cluster, api: Api, tmp_path_factory: pytest.TempPathF
                 await api.apply(tenant(name, **SPEC))
             for name in names.values():
                 await api.until("Tenant", name, is_ready, timeout=PATIENCE_SECONDS)
-            await _quiet(proxy)
+            await proxy.quiet(QUIET_SECONDS)
             proxy.fault = gap = Gap()
             proxy.end_watches()
             await asyncio.gather(*(happen(api, names[what]) for what, happen in HAPPENINGS.items()))
             first = len(proxy.log)
             gap.over.set()
             await asyncio.gather(*(_end(view, what, names, outcome) for what in HAPPENINGS))
-            await _quiet(proxy)
+            await proxy.quiet(QUIET_SECONDS)
             outcome.lists = sum(request.verb == "list" for request in proxy.log[first:])
             assert len(gap.told) == len((*OWN_KINDS, *CHILD_KINDS)), "not every watch was told"
             proxy.fault = Fault()
@@ -166,15 +166,6 @@ async def _end(view: View, what: str, names: dict[str, str], outcome: Outcome) -
         await view.until(ends.get(what, as_it_was), what, PATIENCE_SECONDS, name)
     except AssertionError as error:
         outcome.problems[what] = str(error)
-
-
-async def _quiet(proxy: Proxy) -> None:
-    """Wait until the operator has written nothing for a while."""
-    began = now()
-    end = began + PATIENCE_SECONDS
-    while (left := max((began, *(item.at for item in proxy.writes()))) + QUIET_SECONDS - now()) > 0:
-        assert now() < end, f"it does not come to rest: {[str(item) for item in proxy.writes()[-20:]]}"
-        await asyncio.sleep(left)
 
 
 @pytest.mark.parametrize("what", SAME)

@@ -11,7 +11,6 @@ import asyncio
 import copy
 import json
 import sqlite3
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -68,19 +67,6 @@ async def all_of(api: Api, name: str) -> list[Object]:
 
 def uids(items: list[Object]) -> dict[tuple[str, str], str]:
     return {(item["kind"], item["metadata"]["name"]): item["metadata"]["uid"] for item in items}
-
-
-async def settled(proxy: Proxy, *doors: str) -> None:
-    """Wait until none of these has written anything for a while."""
-    began = time.monotonic()
-    end = began + CALM
-    while True:
-        last = max((began, *(item.at for item in proxy.writes() if item.door in doors)))
-        pause = last + QUIET_SECONDS - time.monotonic()
-        if pause <= 0:
-            return
-        assert time.monotonic() < end, f"no rest: {[str(item) for item in proxy.writes()[-20:]]}"
-        await asyncio.sleep(pause)
 
 
 async def all_ready(api: Api, *tenants: str) -> None:
@@ -170,7 +156,7 @@ async def test_what_an_older_version_left_becomes_what_this_one_makes(
         await api.until("Tenant", "leaves", lambda found: found is None, timeout=CALM)
         (archive,) = await api.list("TenantArchive")
         await api.until("TenantArchive", archive["metadata"]["name"], is_ready, timeout=CALM)
-        await settled(proxy, "a")
+        await proxy.quiet(QUIET_SECONDS, "a")
         await stopped(operator)
         before = {name: await all_of(api, name) for name in (OLD, LOST, KEPT)}
         rows = audited(tmp_path)
@@ -193,7 +179,7 @@ async def test_what_an_older_version_left_becomes_what_this_one_makes(
         await operator.start()
         await all_ready(api, *before)
         await api.until("TenantArchive", archive["metadata"]["name"], is_ready, timeout=CALM)
-        await settled(proxy, "a")
+        await proxy.quiet(QUIET_SECONDS, "a")
         for name, was in before.items():
             now = await all_of(api, name)
             assert picture(now, name) == picture(was, name)
@@ -206,7 +192,7 @@ async def test_what_an_older_version_left_becomes_what_this_one_makes(
         await stopped(operator)
         proxy.log.clear()
         await operator.start()
-        await settled(proxy, "a")
+        await proxy.quiet(QUIET_SECONDS, "a")
         assert [str(item) for item in proxy.writes()] == []
         await leave(api, *before)
         await api.delete("TenantArchive", archive["metadata"]["name"])
@@ -252,14 +238,14 @@ async def test_two_versions_beside_each_other_and_back(
         for name in tenants:
             await api.apply(tenant(name, plan="pro", members=MEMBERS))
         await all_ready(api, *tenants)
-        await settled(proxy, "older")
+        await proxy.quiet(QUIET_SECONDS, "older")
         was = {name: await all_of(api, name) for name in tenants}
         rows = audited(tmp_path)
 
         await beside(proxy, newer, older)
         await stopped(older)
         await opened(api, OTHER_DEFAULT["TENANTRY_DNS_NAMESPACE"], *tenants)
-        await settled(proxy, "newer")
+        await proxy.quiet(QUIET_SECONDS, "newer")
         changed_only(proxy, "newer", tenants)
 
         said = {"health": "Fine"}
@@ -271,7 +257,7 @@ async def test_two_versions_beside_each_other_and_back(
             await beside(proxy, older_again, newer)
             await stopped(newer)
             await opened(api, '"kube-system"', *tenants)
-            await settled(proxy, "again")
+            await proxy.quiet(QUIET_SECONDS, "again")
             changed_only(proxy, "again", tenants)
             for name in tenants:
                 now = await all_of(api, name)
